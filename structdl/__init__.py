@@ -1,3 +1,3 @@
-"""structdl: structured deep learning in JAX. Import the topic that you need; this imports nothing."""
+"""structdl: structured deep learning in JAX. Import the topic that you need."""
 
 __version__ = "0.1.0"

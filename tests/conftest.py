@@ -1,4 +1,4 @@
-"""Strictness for every test: ranks, keys and warnings raise; under CI no peer test may be skipped."""
+"""Strictness for every test: ranks, keys and warnings raise; CI skips no peer test."""
 
 import os
 

@@ -1,0 +1,293 @@
+"""The command line that every experiment shares, from the preset's name to summary.json."""
+
+import dataclasses
+import json
+import os
+import platform
+import sys
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import tyro
+
+from structdl.errors import InputError, nearest_names
+from structdl.training import workdir as folder
+from structdl.training.checkpoints import Checkpoints
+from structdl.training.evaluate import make_evaluate
+from structdl.training.logging import MetricsLog, Stopwatch
+from structdl.training.loop import Fit, fit
+from structdl.training.metrics import summarize
+from structdl.training.optimizers import make_optimizer
+from structdl.training.seeds import group_name
+from structdl.training.task import Task
+
+SPLITS = ("validation", "test")
+
+
+class Published(NamedTuple):
+    """A figure that a preset reproduces, in the unit of its metric."""
+
+    metric: str  # as in summary.json, say test_accuracy
+    value: float
+    source: str  # paper and table; "recalled" where it was not read again
+    where: Mapping[str, Any] = {}  # options by which it differs from the preset, say split: random
+
+
+class Preset(NamedTuple):
+    """A named config, what it is in one line, and what its paper reports."""
+
+    config: Any
+    about: str
+    published: Sequence[Published] = ()
+
+
+class Experiment(NamedTuple):
+    """What the command line must know of an experiment.
+
+    Fields:
+      name: that of its directory.
+      presets: by name; the first is the default.
+      make_task: `config -> Task`.
+      draw: `(config, task, fit, rows, folder)`: writes pictures there; rows are those of
+        metrics.jsonl.
+    """
+
+    name: str
+    presets: Mapping[str, Preset]
+    make_task: Callable[[Any], Task]
+    draw: Callable[[Any, Task, Fit, list[dict], Path], None]
+
+
+def main(experiment: Experiment, argv: Sequence[str] | None = None) -> None:
+    """Runs an experiment; what the user can mend ends in one paragraph and exit code 2."""
+    try:
+        run_experiment(experiment, sys.argv[1:] if argv is None else list(argv))
+    except InputError as error:
+        paragraph = textwrap.fill(f"error: {error}", 100, break_long_words=False)
+        versions = ", ".join(f"{name} {version}" for name, version in _versions().items())
+        print(f"{paragraph}\n({versions})", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from the last checkpoint.", file=sys.stderr)
+        sys.exit(130)
+
+
+def run_experiment(experiment: Experiment, argv: Sequence[str]) -> dict[str, Any] | None:
+    """Trains, or goes on, or finds the run finished; returns and prints its summary."""
+    if "--list-presets" in argv:
+        print(list_presets(experiment))
+        return None
+    preset, config = parse(experiment, argv)
+    optimizer = make_optimizer(config.optimizer)  # before any data is touched
+    config.run.validate()
+    path = config.run.workdir or folder.default_workdir(experiment.name, preset, config)
+    if config.run.evaluate_only:
+        folder.read_json(path / folder.CONFIG)
+    with folder.open_workdir(path, experiment.name, preset, config):
+        finished = path / folder.SUMMARY
+        if finished.exists() and not config.run.evaluate_only:
+            summary = folder.read_json(finished)
+            if summary["config"]["run"]["num_steps"] == config.run.num_steps:
+                print(f"{path} is finished.\n{describe(experiment, preset, config, summary)}")
+                return summary
+        task = experiment.make_task(config)
+        with folder.naming_workdir(path):
+            summary = _train_and_test(experiment, preset, config, task, optimizer, path)
+    print(f"{path}\n{describe(experiment, preset, config, summary)}")
+    return summary
+
+
+def parse(experiment: Experiment, argv: Sequence[str]) -> tuple[str, Any]:
+    """(preset, config): a leading word names the preset, options replace its fields.
+
+    Raises:
+      InputError: an unknown preset. A misspelt option ends in tyro's own message, exit code 2.
+    """
+    preset, options = next(iter(experiment.presets)), list(argv)
+    if options and not options[0].startswith("-"):
+        preset = options.pop(0)
+    if preset not in experiment.presets:
+        raise InputError(
+            f"{experiment.name} has no preset {preset!r}: "
+            f"{nearest_names(preset, experiment.presets)} --list-presets describes them."
+        )
+    config = experiment.presets[preset].config
+    config = tyro.cli(
+        type(config),
+        prog=f"python -m experiments.{experiment.name} [PRESET]",
+        description=f"Presets ({preset} is shown below):\n\n{list_presets(experiment)}",
+        default=config,
+        args=options,
+        config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
+    )
+    return preset, config
+
+
+def list_presets(experiment: Experiment) -> str:
+    """One line a preset."""
+    width = max(map(len, experiment.presets))
+    return "\n".join(f"{name:{width}}  {it.about}" for name, it in experiment.presets.items())
+
+
+def describe(experiment: Experiment, preset: str, config, summary: dict[str, Any]) -> str:
+    """The summary for a reader: a line a metric, with the published figure beside it."""
+    published = published_figures(experiment, preset, config)
+    lines = []
+    for name, values in summary["metrics"].items():
+        if values["mean"] is None:
+            lines.append(f"  {name:22} no value: every seed diverged")
+            continue
+        beside = f"   published {published[name].value:.4g}" if name in published else ""
+        seeds = f"({values['count']} seed{'s' if values['count'] > 1 else ''})"
+        lines.append(f"  {name:22} {values['mean']:.4f} ± {values['std']:.4f} {seeds}{beside}")
+    if summary["diverged"]:
+        lines.append(f"  {summary['diverged']} of the seeds diverged and are not in the means")
+    seconds = ", ".join(f"{kind} {value:.1f} s" for kind, value in summary["seconds"].items())
+    lines.append(f"  {summary['parameters']} parameters; {seconds}")
+    return "\n".join(lines)
+
+
+def published_figures(experiment: Experiment, preset: str, config) -> dict[str, Published]:
+    """The published figures that hold for this config, by metric.
+
+    One is compared by the options it names, and by the preset's own value of options that only
+    its siblings name.
+    """
+    its_config, _, figures = experiment.presets[preset]
+    varied = {name: getattr(its_config, name) for figure in figures for name in figure.where}
+    return {
+        figure.metric: figure
+        for figure in figures
+        if all(
+            getattr(config, name) == value for name, value in (varied | dict(figure.where)).items()
+        )
+    }
+
+
+def restore_run(path: Path, experiment: Experiment) -> tuple[Any, Task, Fit]:
+    """Reads a run back: (config, task, fit), where fit has a first axis of seeds.
+
+    Raises:
+      InputError: no run there, or one without a checkpoint.
+    """
+    kind = type(next(iter(experiment.presets.values())).config)
+    config = folder.from_dict(kind, folder.read_json(path / folder.CONFIG)["config"])
+    task = experiment.make_task(config)
+    return config, task, _restore(config, task, make_optimizer(config.optimizer), path)
+
+
+def _train_and_test(experiment, preset, config, task, optimizer, path: Path) -> dict[str, Any]:
+    stopwatch = Stopwatch()
+    if config.run.evaluate_only:
+        result = _restore(config, task, optimizer, path)
+    else:
+        result = _train(config, task, optimizer, path, stopwatch)
+    if np.all(result.state.diverged):
+        steps = np.asarray(result.state.train.step)
+        raise InputError(
+            f"the loss or its gradient was not finite after {np.max(steps)} steps with learning "
+            f"rate {config.optimizer.learning_rate}: the last finite state is saved in "
+            f"{path / folder.CHECKPOINTS}. Lower --optimizer.learning-rate, or give "
+            "--optimizer.clip-norm, with --overwrite or another --workdir."
+        )
+    with stopwatch.measure("evaluate"):
+        metrics = _test(config, task, result)
+    summary = _summary(experiment, preset, config, result, metrics, stopwatch)
+    if not config.run.evaluate_only:
+        figures = path / folder.FIGURES
+        figures.mkdir(exist_ok=True)
+        experiment.draw(config, task, result, _rows(path), figures)
+        folder.write_json(path / folder.SUMMARY, summary)
+    return summary
+
+
+def _train(config, task: Task, optimizer, path: Path, stopwatch: Stopwatch) -> Fit:
+    total_steps = config.run.num_steps * config.run.num_seeds
+    log = MetricsLog(path, total_steps=total_steps, every=config.run.log_every)
+    try:
+        return fit(
+            task,
+            optimizer,
+            config.run,
+            checkpoints=lambda group: Checkpoints(path / folder.CHECKPOINTS / group),
+            log=log,
+            stopwatch=stopwatch,
+        )
+    finally:
+        log.close()
+
+
+def _restore(config, task: Task, optimizer, path: Path) -> Fit:
+    """The run as its checkpoints have it: a fit that takes no further step."""
+    stores = [path / folder.CHECKPOINTS / group_name(group) for group in config.run.seed_groups()]
+    missing = [store for store in stores if not store.is_dir()]
+    if missing:
+        raise InputError(f"there is no checkpoint in {missing[0]} yet: train first.")
+    run = dataclasses.replace(config.run, num_steps=0)
+    checkpoints = {store.name: Checkpoints(store) for store in stores}
+    return fit(task, optimizer, run, checkpoints=checkpoints.__getitem__)
+
+
+def _test(config, task: Task, result: Fit) -> dict[str, dict]:
+    """Validation and test metrics over the seeds; a diverged seed has none."""
+    evaluate = make_evaluate(task)
+    groups, start = [], 0
+    for seeds in config.run.seed_groups():
+        at = slice(start, start + len(seeds))
+        start = at.stop
+        selected, keys, diverged = jax.tree.map(
+            lambda leaf, at=at: leaf[at],
+            (result.selected, result.state.train.key, np.asarray(result.state.diverged)),
+        )
+        values = {
+            f"{split}_{name}": np.where(diverged, np.nan, value)
+            for split in SPLITS
+            for name, value in evaluate(selected, keys, seeds, split).items()
+        }
+        groups.append(values)
+    return {
+        name: summarize(np.concatenate([group[name] for group in groups])) for name in groups[0]
+    }
+
+
+def _summary(experiment, preset, config, result: Fit, metrics, stopwatch: Stopwatch) -> dict:
+    steps = np.asarray(result.state.train.step).tolist()
+    params = jax.tree.leaves(result.selected[0])
+    return {
+        "experiment": experiment.name,
+        "preset": preset,
+        "config": folder.to_dict(config),
+        "metrics": metrics,
+        "steps": {"mean": float(np.mean(steps)), "values": steps},
+        "parameters": sum(leaf.size for leaf in params) // config.run.num_seeds,
+        "resumed": result.resumed,
+        "diverged": int(np.sum(result.state.diverged)),
+        "seconds": stopwatch.total(),
+        "device": device(),
+        "versions": _versions(),
+    }
+
+
+def device() -> str:
+    """What the run was computed on, in words."""
+    first = jax.devices()[0]
+    if first.platform == "cpu":
+        return f"{platform.machine()} CPU, {os.cpu_count()} cores"
+    return f"{jax.device_count()} x {first.device_kind}"
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    file = path / folder.METRICS
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def _versions() -> dict[str, str]:
+    packages = ("structdl", "jax", "jaxlib", "flax", "optax", "numpy")
+    return {"python": platform.python_version()} | {
+        name: metadata.version(name) for name in packages
+    }

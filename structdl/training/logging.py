@@ -1,0 +1,184 @@
+"""What a run tells while it goes: metrics.jsonl, TensorBoard events, a bar, its seconds."""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from structdl.training.metrics import means
+from structdl.training.seeds import group_name
+
+_compile_events = [0]
+
+
+def _count_compilation(event: str, duration: float, **details) -> None:
+    if event == "/jax/core/compile/backend_compile_duration":
+        _compile_events[0] += 1
+
+
+jax.monitoring.register_event_duration_secs_listener(_count_compilation)
+
+
+class Stopwatch:
+    """Seconds of compiling, training and evaluating, added up over resumed processes.
+
+    A block in which a program was compiled counts as compiling: what else it does is only to
+    dispatch that program.
+    """
+
+    kinds = ("compile", "train", "evaluate")
+
+    def __init__(self):
+        self._here = dict.fromkeys(self.kinds, 0.0)
+        self._before = dict.fromkeys(self.kinds, 0.0)
+
+    @contextlib.contextmanager
+    def measure(self, kind: str) -> Iterator[None]:
+        """Times a block."""
+        compiled, start = _compile_events[0], time.perf_counter()
+        yield
+        seconds = time.perf_counter() - start
+        self._here["compile" if _compile_events[0] > compiled else kind] += seconds
+
+    def resume(self, seconds: dict[str, float]) -> None:
+        """Takes over what earlier processes counted; later checkpoints of theirs count more."""
+        self._before = {kind: max(self._before[kind], seconds[kind]) for kind in self.kinds}
+
+    def total(self) -> dict[str, float]:
+        return {kind: round(self._before[kind] + self._here[kind], 3) for kind in self.kinds}
+
+
+class MetricsLog:
+    """One line of JSON a seed and round, curves for TensorBoard, and a bar on a terminal.
+
+    Traces stay on the device until they are written, so that logging does not hold the device up.
+    Without a workdir the rows are kept in `rows`.
+
+    Args:
+      workdir: the run's folder, or None.
+      num_steps: steps of all seeds together, for the bar; None for no bar.
+      every: steps between writes.
+    """
+
+    def __init__(self, workdir: Path | None, *, total_steps: int | None = None, every: int = 20):
+        self.rows: list[dict[str, Any]] = []
+        self._path = workdir / "metrics.jsonl" if workdir else None
+        self._workdir, self._every = workdir, every
+        self._writer, self._seeds, self._pending = None, (), []
+        # None disables the bar when standard error is not a terminal
+        disable = True if total_steps is None else None
+        self._bar = tqdm(total=total_steps, unit="step", disable=disable, dynamic_ncols=True)
+
+    def start_group(self, seeds: Sequence[int], step: int) -> None:
+        """Prepares for seeds that go on from a step: what was logged after it is cut off."""
+        self._seeds, self._sums, self._steps = tuple(seeds), None, 0
+        self._bar.update(step * len(seeds))
+        if self._path is None:
+            return
+        _cut_back(self._path, self._seeds, step)
+        if self._writer is None:
+            from tensorboardX import SummaryWriter  # slow to import
+
+            self._writer = SummaryWriter(str(self._workdir), purge_step=step if step else None)
+
+    def add(self, step: int, call, trace: dict) -> None:
+        """Takes the trace of the call that began at `step`."""
+        self._pending.append((step, call, trace))
+        end = step + call.rounds * call.steps
+        self._bar.update((end - step) * len(self._seeds))
+        if end // self._every > step // self._every:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what is pending."""
+        pending, self._pending = self._pending, []
+        rows = []
+        for step, call, trace in pending:
+            trace = jax.device_get(trace)
+            for index in range(call.rounds):
+                at = jax.tree.map(lambda leaf, index=index: leaf[:, index], trace)
+                step += call.steps
+                self._accumulate(at["train"], call.steps)
+                if call.evaluate:
+                    rows += self._take_rows(step, at)
+        if self._steps:
+            rows += self._take_rows(step, at)
+        self._write(rows)
+
+    def close(self) -> None:
+        self._bar.close()
+        if self._writer:
+            self._writer.close()
+
+    def _accumulate(self, train: dict, steps: int) -> None:
+        self._sums = train if self._sums is None else jax.tree.map(np.add, self._sums, train)
+        self._steps += steps
+
+    def _take_rows(self, step: int, at: dict) -> list[dict[str, Any]]:
+        """A row for each seed that took this step, with means since the last rows."""
+        train = {
+            name: sums if isinstance(sums, tuple) else (sums, self._steps)
+            for name, sums in self._sums.items()
+        }
+        values = {f"train_{name}": value for name, value in means(train).items()}
+        values |= {f"validation_{name}": value for name, value in at["validation"].items()}
+        self._sums, self._steps = None, 0
+        rows = []
+        for index, seed in enumerate(self._seeds):
+            if at["step"][index] == step:  # a frozen seed stays behind
+                scalars = {name: round(float(value[index]), 6) for name, value in values.items()}
+                rows.append({"seed": seed, "step": step, **scalars})
+        return rows
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        if not rows:
+            return
+        last = [row for row in rows if row["step"] == rows[-1]["step"]]
+        shown = [name for name in last[0] if name.endswith(("_loss", "_accuracy"))]
+        self._bar.set_postfix(
+            {name: f"{np.mean([row[name] for row in last]):.3g}" for name in shown}
+        )
+        if self._path is None:
+            self.rows += rows
+            return
+        with self._path.open("a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        self._write_curves(rows)
+
+    def _write_curves(self, rows: list[dict[str, Any]]) -> None:
+        """Means over the group's seeds: a curve a seed would be thousands of them."""
+        by_step: dict[int, list[dict]] = {}
+        for row in rows:
+            by_step.setdefault(row["step"], []).append(row)
+        for step, group in by_step.items():
+            for name in group[0].keys() - {"seed", "step"}:
+                value = float(np.mean([row[name] for row in group]))
+                self._writer.add_scalar(f"{name}/{group_name(self._seeds)}", value, step)
+        self._writer.flush()
+
+
+def _cut_back(path: Path, seeds: tuple[int, ...], step: int) -> None:
+    """Drops the lines of these seeds after a step, and a last line that was cut short."""
+    if not path.exists():
+        return
+    kept, dropped = [], False
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            dropped = True
+            continue
+        if row["seed"] in seeds and row["step"] > step:
+            dropped = True
+        else:
+            kept.append(line + "\n")
+    if dropped:
+        replacement = path.with_suffix(".tmp")
+        replacement.write_text("".join(kept))
+        replacement.replace(path)

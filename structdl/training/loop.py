@@ -1,0 +1,290 @@
+"""The loop: one compiled function over a LoopState, called until the steps are done.
+
+A call is some rounds; a round is some steps and, at its end, a validation. Seeds, stopping,
+chunks of steps and kinds of data are not branches here: seeds are an axis of the state, a stopped
+seed is frozen inside the scan, and batches are stacked on the host.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from structdl.training.checkpoints import Checkpoints
+from structdl.training.evaluate import evaluation_key, metric_totals
+from structdl.training.logging import MetricsLog, Stopwatch
+from structdl.training.optimizers import Optimizer
+from structdl.training.parallel import Placement, on_devices
+from structdl.training.run import Run
+from structdl.training.seeds import group_name, over_seeds, stack
+from structdl.training.state import LoopState, init_loop_state, selected
+from structdl.training.step import make_train_step
+from structdl.training.stopping import StoppingRule, stopping_rule
+from structdl.training.task import Inputs, Task
+
+
+class Fit(NamedTuple):
+    """What a run leaves; every leaf and array has a first axis of seeds.
+
+    Fields:
+      seeds: the seeds, in the order of that axis.
+      state: the last LoopState.
+      selected: (params, model_state) to be tested, by the stopping rule and the optimizer.
+      resumed: how often the run was started from a checkpoint.
+    """
+
+    seeds: tuple[int, ...]
+    state: LoopState
+    selected: tuple[Any, Any]
+    resumed: int
+
+
+def fit(
+    task: Task,
+    optimizer: Optimizer,
+    run: Run,
+    *,
+    checkpoints: Callable[[str], Checkpoints] | None = None,
+    log: MetricsLog | None = None,
+    stopwatch: Stopwatch | None = None,
+) -> Fit:
+    """Trains seeds run.seed to run.seed + run.num_seeds - 1, in groups that are vmapped.
+
+    Args:
+      checkpoints: opens the store of a group of seeds by its name; training continues from what
+        it holds. Without it nothing is saved.
+      log: where losses and validation metrics go.
+      stopwatch: adds up seconds of compiling and training.
+
+    Raises:
+      InputError: a Run that cannot be carried out.
+    """
+    run.validate()
+    log, stopwatch = log or MetricsLog(None), stopwatch or Stopwatch()
+    placement = on_devices(run)
+    programs = make_programs(task, optimizer, run, placement)
+    task = task._replace(data=placement.replicate(task.data))
+    fits = []
+    for seeds in run.seed_groups():
+        store = checkpoints(group_name(seeds)) if checkpoints else None
+        try:
+            fits.append(_fit_group(task, programs, run, seeds, store, log, stopwatch))
+        finally:
+            if store:
+                store.close()
+    return Fit(
+        seeds=run.seeds,
+        state=_concatenate([group.state for group in fits]),
+        selected=_concatenate([group.selected for group in fits]),
+        resumed=max(group.resumed for group in fits),
+    )
+
+
+class Call(NamedTuple):
+    """The shape of one compiled call."""
+
+    rounds: int
+    steps: int  # in a round
+    evaluate: bool  # whether each round ends with a validation
+
+
+def next_call(step: int, run: Run, validates: bool) -> Call:
+    """The call that begins at `step`: it ends at the next multiple of run.steps_per_call.
+
+    Boundaries are absolute, so that a resumed run executes the same programs as an uninterrupted
+    one. Validations sit at multiples of run.eval_every, inside a call or at its end.
+
+    >>> run = Run(num_steps=25, eval_every=5, steps_per_call=10)
+    >>> [next_call(step, run, True) for step in (0, 10, 20, 3)]
+    [Call(rounds=2, steps=5, evaluate=True), Call(rounds=2, steps=5, evaluate=True),
+     Call(rounds=1, steps=5, evaluate=True), Call(rounds=1, steps=2, evaluate=True)]
+    """
+    boundary = (step // run.steps_per_call + 1) * run.steps_per_call
+    length = min(boundary, run.num_steps) - step
+    if not validates or run.eval_every == 0:
+        return Call(1, length, False)
+    to_validation = run.eval_every - step % run.eval_every
+    if to_validation > length:
+        return Call(1, length, False)
+    if to_validation < run.eval_every:
+        return Call(1, to_validation, True)
+    return Call(length // run.eval_every, run.eval_every, True)
+
+
+class Programs(NamedTuple):
+    """The compiled functions of a run; states, seed data and batches have a first axis of seeds."""
+
+    init: Callable[..., LoopState]
+    call: Callable[..., tuple[LoopState, dict]]
+    final: Callable[[LoopState], tuple[Any, Any]]
+
+
+def make_programs(task: Task, optimizer: Optimizer, run: Run, placement: Placement) -> Programs:
+    """Compiles, on first use, what `fit` calls."""
+    rule = stopping_rule(run.stopping, run.stopping_size)
+    run_call = make_run_call(task, optimizer, rule, placement.axis_name)
+
+    def init(seed, data, seed_data, batch):
+        inputs = Inputs(data, seed_data, batch)
+        return init_loop_state(task, optimizer, rule, jax.random.key(seed), inputs)
+
+    def final(state: LoopState):
+        return rule.final(state.rule, selected(optimizer, state.train))
+
+    return Programs(
+        init=jax.jit(over_seeds(init, (0, None, 0, 0))),
+        call=placement.compile(over_seeds(run_call, (0, None, 0, 0, None))),
+        final=jax.jit(over_seeds(final, (0,))),
+    )
+
+
+def make_run_call(
+    task: Task, optimizer: Optimizer, rule: StoppingRule, axis_name: str | None = None
+) -> Callable:
+    """Returns the pure function of one seed that `fit` compiles.
+
+    `run_call(state, data, seed_data, batches, eval_batches) -> (state, trace)`: leaves of batches
+    are [rounds, steps, ...], of eval_batches [num_batches, ...], or it is None for rounds without
+    a validation. The trace holds, for every round, the state's step and flags at its end, the
+    summed diagnostics of its steps and the validation's means.
+    """
+    train_step = make_train_step(task, optimizer, axis_name)
+
+    def guarded_step(state: LoopState, inputs: Inputs):
+        """One step; a stopped seed, or one that just diverged, keeps its state bit for bit."""
+        train, diagnostics = train_step(state.train, inputs)
+        finite = jnp.isfinite(diagnostics["loss"]) & jnp.isfinite(diagnostics["grad_norm"])
+        diverged = state.diverged | (~state.stopped & ~finite)
+        train = _freeze(state.stopped | diverged, state.train, train)
+        return state._replace(train=train, diverged=diverged), diagnostics
+
+    def validate(state: LoopState, data, seed_data, eval_batches):
+        chosen = selected(optimizer, state.train)
+        key = evaluation_key(state.train.key)
+        totals = metric_totals(task, chosen, data, seed_data, eval_batches, key)
+        values = {name: total / count for name, (total, count) in totals.items()}
+        cost = values["loss"] + task.penalty(chosen[0])
+        score = values[task.score] if task.score else -cost
+        new_rule, stop = rule.update(state.rule, chosen, cost, score)
+        frozen = state.stopped | state.diverged
+        new_rule = _freeze(frozen, state.rule, new_rule)
+        return state._replace(rule=new_rule, stopped=state.stopped | (stop & ~frozen)), values
+
+    def run_call(state: LoopState, data, seed_data, batches, eval_batches):
+        def one_step(state, number_and_batch):
+            _, batch = number_and_batch
+            return guarded_step(state, Inputs(data, seed_data, batch))
+
+        def one_round(state, batches):
+            state, diagnostics = scan(one_step, state, batches)
+            values = {}
+            if eval_batches is not None:
+                state, values = validate(state, data, seed_data, eval_batches)
+            trace = {
+                "step": state.train.step,
+                "active": ~(state.stopped | state.diverged),
+                "train": jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), diagnostics),
+                "validation": values,
+            }
+            return state, trace
+
+        return scan(one_round, state, batches)
+
+    return run_call
+
+
+def scan(function: Callable, carry, xs):
+    """lax.scan, or one plain call where there is one step: on CPU a loop slows convolutions."""
+    if jax.tree.leaves(xs)[0].shape[0] > 1:
+        return jax.lax.scan(function, carry, xs)
+    carry, y = function(carry, jax.tree.map(lambda leaf: leaf[0], xs))
+    return carry, jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], y)
+
+
+def stack_batches(task: Task, seeds: Sequence[int], step: int, call: Call):
+    """(step numbers, batches) of one call, leaves [num_seeds, rounds, steps, ...].
+
+    The numbers are there for the scan's length where batches are empty.
+    """
+
+    def batches_of(seed):
+        numbers = range(step, step + call.rounds * call.steps)
+        stacked = stack([(np.int32(number), task.batch(number, seed)) for number in numbers])
+        return jax.tree.map(
+            lambda leaf: leaf.reshape(call.rounds, call.steps, *leaf.shape[1:]), stacked
+        )
+
+    return stack([batches_of(seed) for seed in seeds])
+
+
+def _fit_group(
+    task: Task,
+    programs: Programs,
+    run: Run,
+    seeds: Sequence[int],
+    store: Checkpoints | None,
+    log: MetricsLog,
+    stopwatch: Stopwatch,
+) -> Fit:
+    """Trains one group of seeds from where its checkpoints end."""
+    seed_data = stack([task.seed_data(seed) for seed in seeds])
+    first_batch = stack([task.batch(0, seed) for seed in seeds])
+    init_args = (np.asarray(seeds, np.uint32), task.data, seed_data, first_batch)
+    validation = list(task.eval_batches("validation"))
+    eval_batches = stack(validation) if validation else None
+    saved = store.restore(jax.eval_shape(programs.init, *init_args)) if store else None
+    if saved:
+        step, state, resumed = saved.step, saved.state, saved.progress["resumed"] + 1
+        stopwatch.resume(saved.progress["seconds"])
+    else:
+        step, resumed = 0, 0
+        with stopwatch.measure("train"):
+            state = programs.init(*init_args)
+    log.start_group(seeds, step)
+    active = np.any(~np.asarray(state.stopped | state.diverged))
+
+    def save():
+        log.flush()
+        if store:
+            store.save(step, state, {"resumed": resumed, "seconds": stopwatch.total()})
+
+    while step < run.num_steps and np.any(active):
+        call = next_call(step, run, validates=eval_batches is not None)
+        batches = stack_batches(task, seeds, step, call)
+        with stopwatch.measure("train"):
+            state, trace = programs.call(
+                state, task.data, seed_data, batches, eval_batches if call.evaluate else None
+            )
+            # waits for the call before this one only, so that the device is never idle
+            active, before = trace["active"][:, -1], active
+            ended = not np.any(before)
+        log.add(step, call, trace)
+        previous, step = step, step + call.rounds * call.steps
+        ended = ended or step >= run.num_steps
+        every = run.checkpoint_every
+        if not ended and every and step // every > previous // every:
+            save()
+    with stopwatch.measure("train"):
+        jax.block_until_ready(state)
+    if not saved or step > saved.step:
+        save()
+    return Fit(tuple(seeds), state, programs.final(state), resumed)
+
+
+def _freeze(frozen: jax.Array, old, new):
+    """`old` where frozen, else `new`. Keys never change; a select would count as using them."""
+
+    def choose(old, new):
+        if jax.dtypes.issubdtype(jnp.asarray(old).dtype, jax.dtypes.prng_key):
+            return new
+        return jnp.where(frozen, old, new)
+
+    return jax.tree.map(choose, old, new)
+
+
+def _concatenate(trees: Sequence[Any]):
+    if len(trees) == 1:
+        return trees[0]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *trees)

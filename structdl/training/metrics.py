@@ -1,0 +1,47 @@
+"""Sums and means of {name: (total, count)}: means are taken once, at the very end."""
+
+from collections.abc import Iterable
+from functools import reduce
+
+import jax
+import numpy as np
+
+from structdl.training.task import TotalAndCount
+
+
+def add_totals(parts: Iterable[dict[str, TotalAndCount]]) -> dict[str, TotalAndCount]:
+    """Adds totals and counts name by name over batches.
+
+    >>> add_totals([{"loss": (6.0, 3)}, {"loss": (1.0, 1)}])
+    {'loss': (7.0, 4)}
+    """
+    return reduce(lambda left, right: jax.tree.map(lambda a, b: a + b, left, right), parts)
+
+
+def means(totals: dict[str, TotalAndCount]) -> dict[str, np.ndarray]:
+    """total / count of every metric; NaN where nothing was counted.
+
+    >>> means({"loss": (np.float32(6.0), np.float32(3.0))})
+    {'loss': np.float32(2.0)}
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {name: np.divide(total, count) for name, (total, count) in totals.items()}
+
+
+def summarize(values: Iterable[float]) -> dict:
+    """Mean and sample standard deviation over the seeds that have a value, and every value.
+
+    A seed without one (it diverged, or nothing was counted) is None among the values. The
+    standard deviation of a single seed is 0.
+
+    >>> summarize([1.0, 3.0, float("nan")])
+    {'mean': 2.0, 'std': 1.4142135623730951, 'count': 2, 'values': [1.0, 3.0, None]}
+    """
+    values = [float(value) if np.isfinite(value) else None for value in values]
+    finite = [value for value in values if value is not None]
+    return {
+        "mean": float(np.mean(finite)) if finite else None,
+        "std": float(np.std(finite, ddof=1)) if len(finite) > 1 else 0.0 if finite else None,
+        "count": len(finite),
+        "values": values,
+    }

@@ -1,0 +1,242 @@
+"""Optimizers by optax's own names, with hyperparameters that are arrays of the training state."""
+
+import dataclasses
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+import optax.contrib
+
+from structdl.errors import InputError, nearest_names
+
+KeywordValue = bool | int | float | str
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """Which optax optimizer, and what is put around it."""
+
+    name: str = "adam"
+    """Any optax optimizer: sgd, adagrad, rmsprop, adam...; momentum is sgd with momentum 0.9."""
+    learning_rate: float | None = None
+    """None takes optax's own default, where the optimizer has one."""
+    kwargs: dict[str, KeywordValue] = dataclasses.field(default_factory=dict)
+    """Further arguments of the optax function, say: momentum 0.9 nesterov True."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """The learning rate's way to zero over schedule-steps, after the warm-up."""
+    schedule_steps: int = 0
+    """The schedule's horizon in steps, warm-up included; raising --num-steps does not move it."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly from zero."""
+    clip_norm: float | None = None
+    """Gradients of a larger global norm are scaled down to it."""
+    accumulate: int = 1
+    """Steps whose gradients are averaged into one update."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the parameters, which is then evaluated."""
+
+
+class Optimizer(NamedTuple):
+    """How to build an optax transformation from traced hyperparameters, and what to evaluate.
+
+    Fields:
+      hyperparams: the start values of what is traced: the learning rate and every float keyword.
+      make: `(hyperparams, step) -> optax.GradientTransformation`, called inside the trace.
+      eval_params: `(opt_state, params) -> params` to validate and test.
+    """
+
+    hyperparams: dict[str, float]
+    make: Callable[[dict[str, jax.Array], jax.Array], optax.GradientTransformation]
+    eval_params: Callable[[Any, Any], Any]
+
+
+def make_optimizer(config: OptimizerConfig) -> Optimizer:
+    """Resolves a config against optax.
+
+    Raises:
+      InputError: an unknown name, a keyword or value that optax refuses, a missing learning rate,
+        a schedule without a horizon.
+    """
+    _check_ranges(config)
+    factory, arguments = _bound_arguments(config)
+    traced = {name: value for name, value in arguments.items() if type(value) is float}
+    static = {name: value for name, value in arguments.items() if name not in traced}
+    rate_name = _rate_name(factory)
+    shape = _schedule(config)
+
+    def make(hyperparams, step):
+        scheduled = dict(hyperparams)
+        if rate_name in scheduled:
+            scheduled[rate_name] = scheduled[rate_name] * shape(step)
+        transform = factory(**static, **scheduled)
+        if config.clip_norm is not None:
+            transform = optax.chain(optax.clip_by_global_norm(config.clip_norm), transform)
+        if config.ema is not None:
+            transform = average_params(transform, config.ema)
+        if config.accumulate > 1:
+            transform = optax.MultiSteps(transform, config.accumulate).gradient_transformation()
+        return transform
+
+    try:
+        jax.eval_shape(lambda: make(traced, 0).init(jnp.zeros(2)))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"optax.{config.name} refuses its arguments {arguments}: {error}"
+        ) from None
+    return Optimizer(traced, make, _eval_params)
+
+
+@functools.cache
+def available_optimizers() -> dict[str, Callable]:
+    """Every optimizer of optax and optax.contrib by name, and the alias momentum.
+
+    Left out: building blocks (scale_by_...), schedule_free (which takes another optimizer; the
+    ready-made schedule_free_sgd and schedule_free_adamw are in) and dpsgd (which takes per-example
+    gradients).
+    """
+    found = {"momentum": functools.partial(optax.sgd, momentum=0.9)}
+    for module in (optax.contrib, optax):
+        for name, function in vars(module).items():
+            if name.startswith(("_", "scale_by_")) or name in ("schedule_free", "dpsgd"):
+                continue
+            is_factory = inspect.isfunction(function) or isinstance(function, functools.partial)
+            if is_factory and _rate_name(function):
+                found[name] = function
+    return found
+
+
+class AverageState(NamedTuple):
+    """The wrapped optimizer's state, the decaying sum of the parameters and its weight."""
+
+    inner: Any
+    total: Any
+    weight: jax.Array  # (), 1 - decay^updates
+
+
+def average_params(
+    transform: optax.GradientTransformation, decay: float
+) -> optax.GradientTransformationExtraArgs:
+    """Keeps an exponential moving average of the parameters beside an optimizer.
+
+    total <- decay total + (1 - decay) params after each update; the average is total / weight,
+    free of a bias towards the start.
+    """
+    transform = optax.with_extra_args_support(transform)
+
+    def init(params):
+        return AverageState(
+            transform.init(params), optax.tree.zeros_like(params), jnp.zeros((), jnp.float32)
+        )
+
+    def update(updates, state, params=None, **extra_args):
+        updates, inner = transform.update(updates, state.inner, params, **extra_args)
+        new_params = optax.apply_updates(params, updates)
+        total = jax.tree.map(
+            lambda total, new: decay * total + (1 - decay) * new, state.total, new_params
+        )
+        return updates, AverageState(inner, total, decay * state.weight + (1 - decay))
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _eval_params(opt_state, params):
+    """The parameters that an averaging optimizer means to be judged by, else those given."""
+    if averages := _states(opt_state, AverageState):
+        return _average(averages[0], params)
+    if schedule_free := _states(opt_state, optax.contrib.ScheduleFreeState):
+        return optax.contrib.schedule_free_eval_params(schedule_free[0], params)
+    return params
+
+
+def _average(state: AverageState, params):
+    """The average, or the parameters themselves before their first update."""
+    fresh = state.weight == 0
+    weight = jnp.where(fresh, 1, state.weight)
+    return jax.tree.map(
+        lambda total, new: jnp.where(fresh, new, (total / weight).astype(new.dtype)),
+        state.total,
+        params,
+    )
+
+
+def _states(opt_state, kind: type) -> list:
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, kind))
+    return [leaf for leaf in leaves if isinstance(leaf, kind)]
+
+
+def _check_ranges(config: OptimizerConfig) -> None:
+    ranges = {
+        "learning_rate": (lambda rate: math.isfinite(rate), "a finite number"),
+        "clip_norm": (lambda norm: norm > 0, "above 0"),
+        "accumulate": (lambda steps: steps >= 1, "1 or more"),
+        "ema": (lambda decay: 0 < decay < 1, "between 0 and 1"),
+        "warmup_steps": (lambda steps: steps >= 0, "0 or more"),
+    }
+    for name, (fits, allowed) in ranges.items():
+        value = getattr(config, name)
+        if value is not None and not fits(value):
+            option = "--optimizer." + name.replace("_", "-")
+            raise InputError(f"{option} is {value}; it must be {allowed}.")
+
+
+def _bound_arguments(config: OptimizerConfig) -> tuple[Callable, dict[str, Any]]:
+    known = available_optimizers()
+    if config.name not in known:
+        raise InputError(f"unknown optimizer {config.name!r}: {nearest_names(config.name, known)}")
+    factory = known[config.name]
+    arguments = dict(config.kwargs)
+    if config.learning_rate is not None:
+        arguments[_rate_name(factory)] = float(config.learning_rate)
+    parameters = inspect.signature(factory).parameters
+    try:
+        inspect.signature(factory).bind(**arguments)
+        for name, value in config.kwargs.items():
+            default = parameters[name].default
+            if isinstance(value, str) and isinstance(default, bool | int | float):
+                raise TypeError(f"{name} is {value!r}, a word where {default!r} is usual")
+    except TypeError as error:
+        raise InputError(
+            f"optimizer {config.name!r}: {error}; its arguments are {_describe(factory)}. Set them "
+            "with --optimizer.learning-rate X and --optimizer.kwargs NAME VALUE."
+        ) from None
+    return factory, arguments
+
+
+def _rate_name(factory: Callable) -> str | None:
+    names = inspect.signature(factory).parameters
+    return next((name for name in ("learning_rate", "max_learning_rate") if name in names), None)
+
+
+def _describe(factory: Callable) -> str:
+    """An optax function's arguments with their defaults, without its long type annotations."""
+    parameters = inspect.signature(factory).parameters.values()
+    return ", ".join(
+        name.name if name.default is name.empty else f"{name.name}={name.default!r}"
+        for name in parameters
+    )
+
+
+def _schedule(config: OptimizerConfig) -> Callable:
+    """The factor on the learning rate as a function of the step."""
+    decay_steps = config.schedule_steps - config.warmup_steps  # schedule_steps counts both
+    if config.schedule != "constant" and decay_steps <= 0:
+        raise InputError(
+            f"--optimizer.schedule {config.schedule} needs --optimizer.schedule-steps above the "
+            f"{config.warmup_steps} warm-up steps; it is {config.schedule_steps}."
+        )
+    match config.schedule:
+        case "constant":
+            shape = optax.constant_schedule(1.0)
+        case "linear":
+            shape = optax.linear_schedule(1.0, 0.0, decay_steps)
+        case "cosine":
+            shape = optax.cosine_decay_schedule(1.0, decay_steps)
+    if config.warmup_steps == 0:
+        return shape
+    warmup = optax.linear_schedule(0.0, 1.0, config.warmup_steps)
+    return optax.join_schedules([warmup, shape], [config.warmup_steps])

@@ -1,0 +1,84 @@
+"""How long a run is, over which seeds, and what it saves: the flat options of the command line."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from structdl.errors import InputError
+from structdl.training.stopping import StoppingName
+
+# a field that may differ when a run is resumed: it does not change what is computed
+FREE = {"identity": False}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The options that every experiment has. A preset gives its own defaults."""
+
+    num_steps: int = dataclasses.field(default=1000, metadata=FREE)
+    """Training steps of each seed, at most. May be raised to go on from where a run ended."""
+    workdir: Path | None = dataclasses.field(default=None, metadata=FREE)
+    """Where the run is kept; by default runs/TASK/PRESET-HASH. Running again there resumes."""
+    seed: int = 0
+    """The first seed."""
+    num_seeds: int = 1
+    """Seeds seed to seed + num-seeds - 1 are run; figures are means over them."""
+    eval_every: int = 1
+    """Steps between validations; 0 for none."""
+    steps_per_call: int = 1
+    """Steps in one compiled call; logs and checkpoints sit on its multiples."""
+    seed_mode: Literal["vmap", "loop"] = "vmap"
+    """Whether seeds train together, in groups of seeds-per-call, or one after another."""
+    seeds_per_call: int = 16
+    """The size of a group of seeds under seed-mode vmap."""
+    stopping: StoppingName = "none"
+    """window_mean: validation cost above the mean of the last ones; patience: no improvement."""
+    stopping_size: int = 10
+    """The window or the patience, in validations."""
+    checkpoint_every: int = dataclasses.field(default=0, metadata=FREE)
+    """Steps between checkpoints; 0 saves at the end only."""
+    log_every: int = dataclasses.field(default=20, metadata=FREE)
+    """Steps between writes to metrics.jsonl and TensorBoard."""
+    parallel: Literal["none", "jit", "pmap"] = dataclasses.field(default="none", metadata=FREE)
+    """Divide the seeds, or else each batch, over all devices of this process."""
+    overwrite: bool = dataclasses.field(default=False, metadata=FREE)
+    """Start again, removing what the workdir holds of the run before."""
+    evaluate_only: bool = dataclasses.field(default=False, metadata=FREE)
+    """Test what the workdir holds, without training."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(range(self.seed, self.seed + self.num_seeds))
+
+    def seed_groups(self) -> list[tuple[int, ...]]:
+        """The seeds in the groups that are trained together."""
+        size = self.seeds_per_call if self.seed_mode == "vmap" else 1
+        return [self.seeds[start : start + size] for start in range(0, self.num_seeds, size)]
+
+    def validate(self) -> None:
+        """Raises InputError where a number is out of its range."""
+        least = dict(num_steps=0, seed=0, num_seeds=1, eval_every=0, steps_per_call=1)
+        least |= dict(seeds_per_call=1, stopping_size=1, checkpoint_every=0, log_every=1)
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value < low:
+                option = "--" + name.replace("_", "-")
+                raise InputError(f"{option} is {value}; give {low} or more.")
+        if self.eval_every % self.steps_per_call and self.steps_per_call % self.eval_every:
+            raise InputError(
+                f"--eval-every {self.eval_every} and --steps-per-call {self.steps_per_call}: make "
+                "one a multiple of the other, so that few programs are compiled."
+            )
+        if self.stopping != "none" and self.eval_every == 0:
+            raise InputError(f"--stopping {self.stopping} needs validations: --eval-every is 0.")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where data is found. None of it changes what is computed."""
+
+    raw_dir: Path | None = dataclasses.field(default=None, metadata=FREE)
+    """Folder with one folder of raw files a dataset, in place of the network (or the variable
+    STRUCTDL_RAW_DIR)."""
+    dir: Path | None = dataclasses.field(default=None, metadata=FREE)
+    """Where prepared sets go (or STRUCTDL_DATA_DIR); by default the user's cache directory."""

@@ -1,0 +1,189 @@
+"""The folder of a run: whose run it is, who may write to it, and how it is read back."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import shutil
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from structdl.errors import InputError
+
+CONFIG, SUMMARY, METRICS, CHECKPOINTS, FIGURES = (
+    "config.json",
+    "summary.json",
+    "metrics.jsonl",
+    "checkpoints",
+    "figures",
+)
+
+
+def identity(config, prefix: str = "") -> dict[str, Any]:
+    """The fields that decide what a run computes, by the name of their option.
+
+    Left out are fields whose metadata says `{"identity": False}`: the workdir, the number of
+    steps, data folders, how often things are saved, and the devices.
+    """
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        name = prefix + field.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            fields |= identity(value, "" if field.name == "run" else f"{name}.")
+        elif field.metadata.get("identity", True):
+            fields[name] = value
+    return json.loads(json.dumps(fields, default=str))
+
+
+def default_workdir(experiment: str, preset: str, config) -> Path:
+    """runs/EXPERIMENT/PRESET-HASH, the hash being that of the config's identity."""
+    text = json.dumps(identity(config), sort_keys=True)
+    return Path("runs") / experiment / f"{preset}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+@contextlib.contextmanager
+def open_workdir(path: Path, experiment: str, preset: str, config) -> Iterator[None]:
+    """Takes a folder for this run, alone; a config other than the one it holds is refused.
+
+    Raises:
+      InputError: another process is writing there; the folder holds another run, or something
+        else; it cannot be written to.
+    """
+    lock = filelock.FileLock(path / ".lock")
+    try:
+        with naming_workdir(path):
+            path.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise InputError(
+            f"another process is writing to {path}: wait for it, or give another --workdir."
+        ) from None
+    try:
+        with naming_workdir(path):
+            if config.run.overwrite:
+                _clear(path)
+            _claim(path, experiment, preset, config)
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def naming_workdir(path: Path) -> Iterator[None]:
+    """Turns an error of the file system into one that names the folder and the way out."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot write the run to {path}: {error}. What was saved before is intact. Make "
+            "room or permission there, or give another --workdir; then run the same command again."
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a file whole or not at all."""
+    part = path.with_suffix(path.suffix + ".part")
+    part.write_text(json.dumps(value, indent=2, default=str) + "\n")
+    part.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Reads a file of `write_json`.
+
+    Raises:
+      InputError: it is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path.parent} is not the workdir of a run: no {path.name}.") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not JSON ({error}); was it edited by hand?") from None
+
+
+def to_dict(config) -> dict[str, Any]:
+    """All fields of a config as JSON values, run's among the others'."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def from_dict(kind: type, fields: dict[str, Any]):
+    """The config that `to_dict` wrote.
+
+    Raises:
+      InputError: a field that this version's config does not have.
+    """
+    types_of = typing.get_type_hints(kind)
+    unknown = fields.keys() - types_of.keys()
+    if unknown:
+        raise InputError(f"fields of another version of {kind.__name__}: {sorted(unknown)}.")
+    return kind(**{name: _convert(types_of[name], value) for name, value in fields.items()})
+
+
+def _convert(kind, value):
+    if dataclasses.is_dataclass(kind):
+        return from_dict(kind, value)
+    if isinstance(kind, types.UnionType):
+        if value is None:
+            return None
+        return _convert(next(part for part in kind.__args__ if part is not types.NoneType), value)
+    if kind is Path:
+        return Path(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _claim(path: Path, experiment: str, preset: str, config) -> None:
+    """Writes config.json, after comparing it with one that is there."""
+    record = {"experiment": experiment, "preset": preset, "config": to_dict(config)}
+    file = path / CONFIG
+    if not file.exists():
+        strangers = sorted(entry.name for entry in path.iterdir() if entry.name != ".lock")
+        if strangers:
+            raise InputError(
+                f"{path} is not empty and not the workdir of a run (it holds {strangers[0]!r}): "
+                "give another --workdir."
+            )
+        write_json(file, record)
+        return
+    before = read_json(file)
+    if before["experiment"] != experiment:
+        raise InputError(f"{path} holds a run of {before['experiment']}: give another --workdir.")
+    _refuse_changes(path, from_dict(type(config), before["config"]), config)
+    write_json(file, record)
+
+
+def _refuse_changes(path: Path, before, config) -> None:
+    old, new = identity(before), identity(config)
+    changes = [
+        f"--{name} was {old.get(name)!r} and is {new.get(name)!r}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    if config.run.num_steps < before.run.num_steps and not config.run.evaluate_only:
+        changes.append(
+            f"--num-steps was {before.run.num_steps} and is {config.run.num_steps}: it can only "
+            "be raised"
+        )
+    if changes:
+        raise InputError(
+            f"{path} holds a run with another config: {'; '.join(changes)}. Give another --workdir "
+            "to keep both, or --overwrite to start again there."
+        )
+
+
+def _clear(path: Path) -> None:
+    """Removes what a run writes, and nothing else."""
+    if not (path / CONFIG).exists():
+        return
+    for file in (path / name for name in (SUMMARY, METRICS)):
+        file.unlink(missing_ok=True)
+    for file in path.glob("events.out.tfevents.*"):
+        file.unlink()
+    for folder in (path / CHECKPOINTS, path / FIGURES):
+        shutil.rmtree(folder, ignore_errors=True)
+    (path / CONFIG).unlink()

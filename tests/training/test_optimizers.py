@@ -1,0 +1,163 @@
+"""Optimizers by name: every one of optax through the shared step, and what is put around them."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from structdl.errors import InputError
+from structdl.training.loop import fit
+from structdl.training.optimizers import OptimizerConfig, available_optimizers, make_optimizer
+from structdl.training.run import Run
+from structdl.training.state import init_train_state
+from structdl.training.step import make_train_step
+from structdl.training.task import Inputs
+
+
+def train(task, config: OptimizerConfig, num_steps: int, eval_every: int = 0):
+    run = Run(num_steps=num_steps, steps_per_call=num_steps, eval_every=eval_every)
+    return fit(task, make_optimizer(config), run)
+
+
+def kernel_after(task, config: OptimizerConfig, num_steps: int) -> np.ndarray:
+    return np.asarray(train(task, config, num_steps).state.train.params["kernel"][0])
+
+
+def by_hand(task, transform, num_steps: int, accumulate: int = 1):
+    """Every kernel of a run in plain optax, averaging the gradients of `accumulate` steps."""
+    init_key, _ = jax.random.split(jax.random.key(0))
+    params, _ = task.init(init_key, Inputs(task.data, (), task.batch(0, 0)))
+    opt_state, kernels, waiting = transform.init(params), [], []
+    for step in range(num_steps):
+
+        def loss(params, step=step):
+            inputs = Inputs(task.data, (), task.batch(step, 0))
+            (total, count), _ = task.loss_fn(params, (), inputs, None)
+            return total / count
+
+        waiting.append(jax.grad(loss)(params)["kernel"])
+        if len(waiting) == accumulate:
+            grads = {"kernel": jnp.mean(jnp.stack(waiting), axis=0)}
+            updates, opt_state = transform.update(grads, opt_state, params)
+            params, waiting = optax.apply_updates(params, updates), []
+        kernels.append(np.asarray(params["kernel"]))
+    return kernels
+
+
+@pytest.mark.filterwarnings("ignore:`optimistic_adam` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("name", sorted(available_optimizers()))
+def test_every_optimizer_of_optax_steps_with_one_trace(name, regression):
+    """One compile each, also at another learning rate, and finite parameters."""
+    kwargs = {"key": 0} if name == "noisy_sgd" else {}
+    # those that find their own rate start from one too small to see in four steps
+    rate = inspect.signature(available_optimizers()[name]).parameters.get("learning_rate")
+    has_default = rate is not None and isinstance(rate.default, float)
+    optimizer = make_optimizer(OptimizerConfig(name, None if has_default else 1e-3, kwargs))
+    params, state = regression.init(jax.random.key(1), None)
+    step, traces = make_train_step(regression, optimizer), []
+
+    def counted(train_state, inputs):
+        traces.append(name)
+        return step(train_state, inputs)
+
+    compiled = jax.jit(counted, donate_argnums=0)
+    train_state = init_train_state(params, state, optimizer, jax.random.key(2))
+    before = np.asarray(params["kernel"])
+    for number in range(6):
+        batch = jax.tree.map(jnp.asarray, regression.batch(number, 0))
+        train_state, diagnostics = compiled(train_state, Inputs(regression.data, (), batch))
+    if rates := {key for key in train_state.hyperparams if key.endswith("learning_rate")}:
+        changed = {key: train_state.hyperparams[key] * 3 for key in rates}
+        train_state = train_state._replace(hyperparams=train_state.hyperparams | changed)
+        train_state, diagnostics = compiled(train_state, Inputs(regression.data, (), batch))
+    assert traces == [name]
+    assert np.isfinite(diagnostics["loss"])
+    after = np.asarray(optimizer.eval_params(train_state.opt_state, train_state.params)["kernel"])
+    assert np.isfinite(after).all()
+    # an optimizer that does nothing would pass all of the above
+    assert not np.array_equal(np.asarray(train_state.params["kernel"]), before)
+
+
+def test_the_list_of_optimizers_holds_the_card_and_no_building_blocks():
+    known = available_optimizers()
+    assert {"sgd", "momentum", "adagrad", "rmsprop", "adam", "lbfgs", "schedule_free_sgd"} <= set(
+        known
+    )
+    assert len(known) >= 45
+    assert not any(name.startswith("scale_by") for name in known)
+
+
+def test_momentum_is_sgd_with_momentum(regression):
+    given = kernel_after(regression, OptimizerConfig("momentum", 0.1), 5)
+    np.testing.assert_allclose(given, by_hand(regression, optax.sgd(0.1, 0.9), 5)[-1], rtol=1e-5)
+
+
+def test_keywords_reach_optax_and_floats_are_traced(regression):
+    config = OptimizerConfig("sgd", 0.1, {"momentum": 0.5, "nesterov": True})
+    expected = by_hand(regression, optax.sgd(0.1, 0.5, nesterov=True), 5)[-1]
+    np.testing.assert_allclose(kernel_after(regression, config, 5), expected, rtol=1e-5)
+    assert make_optimizer(config).hyperparams == {"learning_rate": 0.1, "momentum": 0.5}
+
+
+def test_schedule_with_warmup(regression):
+    config = OptimizerConfig("sgd", 0.2, schedule="cosine", schedule_steps=8, warmup_steps=3)
+    rate = optax.join_schedules(
+        [optax.linear_schedule(0.0, 0.2, 3), optax.cosine_decay_schedule(0.2, 5)], [3]
+    )
+    expected = by_hand(regression, optax.sgd(rate), 8)[-1]
+    np.testing.assert_allclose(kernel_after(regression, config, 8), expected, rtol=1e-5)
+
+
+def test_clipping(regression):
+    config = OptimizerConfig("sgd", 0.2, clip_norm=0.1)
+    transform = optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.2))
+    expected = by_hand(regression, transform, 4)[-1]
+    np.testing.assert_allclose(kernel_after(regression, config, 4), expected, rtol=1e-5)
+
+
+def test_accumulation_averages_gradients(regression):
+    config = OptimizerConfig("adam", 0.1, accumulate=3)
+    expected = by_hand(regression, optax.adam(0.1), 6, accumulate=3)[-1]
+    np.testing.assert_allclose(kernel_after(regression, config, 6), expected, rtol=1e-5)
+
+
+def test_average_of_the_parameters_is_what_is_evaluated(regression):
+    result = train(regression, OptimizerConfig("sgd", 0.1, ema=0.8), 6)
+    kernels = np.stack(by_hand(regression, optax.sgd(0.1), 6))
+    weights = 0.8 ** np.arange(5, -1, -1)
+    expected = weights @ kernels / weights.sum()
+    np.testing.assert_allclose(result.selected[0]["kernel"][0], expected, rtol=1e-5)
+    np.testing.assert_allclose(result.state.train.params["kernel"][0], kernels[-1], rtol=1e-5)
+
+
+def test_before_any_update_the_average_is_the_start(regression):
+    result = train(regression, OptimizerConfig("sgd", 0.1, ema=0.8, accumulate=4), 3)
+    np.testing.assert_array_equal(result.selected[0]["kernel"], result.state.train.params["kernel"])
+
+
+def test_schedule_free_evaluates_its_average(regression):
+    result = train(regression, OptimizerConfig("schedule_free_sgd", 0.5), 5)
+    trained, tested = result.state.train.params["kernel"], result.selected[0]["kernel"]
+    assert not np.allclose(trained, tested)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (OptimizerConfig("rmsprob", 0.1), "did you mean 'rmsprop'"),
+        (OptimizerConfig("sgd", 0.1, {"momentun": 0.9}), "momentun.*momentum=None"),
+        (OptimizerConfig("sgd"), "learning_rate"),
+        (OptimizerConfig("adam", 0.1, {"b1": "high"}), "a word where"),
+        (OptimizerConfig("adam", 0.1, schedule="cosine"), "schedule-steps"),
+        (OptimizerConfig("adam", 0.1, accumulate=0), "accumulate"),
+        (OptimizerConfig("adam", 0.1, ema=1.5), "ema"),
+        (OptimizerConfig("adam", 0.1, clip_norm=-1.0), "clip-norm"),
+        (OptimizerConfig("adam", float("nan")), "learning-rate"),
+    ],
+)
+def test_bad_input_is_named(config, words):
+    with pytest.raises(InputError, match=words):
+        make_optimizer(config)
