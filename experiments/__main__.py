@@ -1,0 +1,8 @@
+"""Lists the experiments and their presets."""
+
+from experiments import get, names
+from structdl.training.cli import list_presets
+
+for name in names():
+    print(f"python -m experiments.{name} [PRESET] [--help]")
+    print("  " + list_presets(get(name)).replace("\n", "\n  "))

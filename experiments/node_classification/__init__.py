@@ -1,0 +1,1 @@
+"""Semi-supervised node classification: few labelled nodes, one graph."""

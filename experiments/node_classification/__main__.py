@@ -1,0 +1,3 @@
+from experiments.node_classification.train import main
+
+main()

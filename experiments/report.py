@@ -1,0 +1,42 @@
+"""Prints the ledger over all experiments; --write renews the tables in the READMEs."""
+
+import argparse
+import re
+from itertools import chain
+from pathlib import Path
+
+from experiments import get, names
+from structdl.training.ledger import format_table, read_rows
+
+ROOT = Path(__file__).parent.parent
+TABLE = re.compile(r"(<!-- results -->\n).*?(<!-- end of results -->)", re.DOTALL)
+
+
+def tables() -> dict[Path, str]:
+    """The table that belongs into each README, by its path."""
+    rows = {get(name).directory: read_rows(get(name).directory) for name in names()}
+    own = {directory / "README.md": format_table(each) for directory, each in rows.items()}
+    return {ROOT / "README.md": format_table([*chain.from_iterable(rows.values())])} | own
+
+
+def renewed(path: Path, table: str) -> str:
+    """A README's text with its table between the markers."""
+    text, count = TABLE.subn(lambda found: f"{found[1]}{table}\n{found[2]}", path.read_text())
+    if count != 1:
+        raise SystemExit(f"{path} needs one pair of the markers <!-- results --> and its end.")
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m experiments.report", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="renew the tables in the READMEs")
+    options = parser.parse_args()
+    found = tables()
+    print(found[ROOT / "README.md"])
+    if options.write:
+        for path, table in found.items():
+            path.write_text(renewed(path, table))
+
+
+if __name__ == "__main__":
+    main()
