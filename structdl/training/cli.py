@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import platform
+import shlex
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 import tyro
 
 from structdl.errors import InputError, nearest_names
+from structdl.training import ledger
 from structdl.training import workdir as folder
 from structdl.training.checkpoints import Checkpoints
 from structdl.training.evaluate import make_evaluate
@@ -39,11 +41,25 @@ class Published(NamedTuple):
 
 
 class Preset(NamedTuple):
-    """A named config, what it is in one line, and what its paper reports."""
+    """A named config, and what its paper reports.
+
+    Fields:
+      config: the experiment's Config.
+      system: what the ledger calls the model.
+      dataset: what the ledger calls the data; options that a published figure names are added.
+      about: one line for lists of presets.
+      published: the figures that it reproduces.
+      metrics: which of the summary's metrics a ledger row is kept of.
+      proxy: whether the data stands in for a paper's that cannot be had.
+    """
 
     config: Any
+    system: str
+    dataset: str
     about: str
     published: Sequence[Published] = ()
+    metrics: Sequence[str] = ("test_accuracy",)
+    proxy: bool = False
 
 
 class Experiment(NamedTuple):
@@ -51,6 +67,7 @@ class Experiment(NamedTuple):
 
     Fields:
       name: that of its directory.
+      directory: where its results.json lies.
       presets: by name; the first is the default.
       make_task: `config -> Task`.
       draw: `(config, task, fit, rows, folder)`: writes pictures there; rows are those of
@@ -58,6 +75,7 @@ class Experiment(NamedTuple):
     """
 
     name: str
+    directory: Path
     presets: Mapping[str, Preset]
     make_task: Callable[[Any], Task]
     draw: Callable[[Any, Task, Fit, list[dict], Path], None]
@@ -68,7 +86,9 @@ def main(experiment: Experiment, argv: Sequence[str] | None = None) -> None:
     try:
         run_experiment(experiment, sys.argv[1:] if argv is None else list(argv))
     except InputError as error:
-        paragraph = textwrap.fill(f"error: {error}", 100, break_long_words=False)
+        paragraph = textwrap.fill(
+                f"error: {error}", 100, break_long_words=False, break_on_hyphens=False
+            )
         versions = ", ".join(f"{name} {version}" for name, version in _versions().items())
         print(f"{paragraph}\n({versions})", file=sys.stderr)
         sys.exit(2)
@@ -88,18 +108,26 @@ def run_experiment(experiment: Experiment, argv: Sequence[str]) -> dict[str, Any
     path = config.run.workdir or folder.default_workdir(experiment.name, preset, config)
     if config.run.evaluate_only:
         folder.read_json(path / folder.CONFIG)
+    if config.run.record:
+        ledger.require_clean_tree(experiment.directory)
+    summary = _run_in_workdir(experiment, preset, config, optimizer, path)
+    print(f"{path}\n{describe(experiment, preset, config, summary)}")
+    if config.run.record:
+        ledger.record(experiment.directory, ledger_rows(experiment, preset, config, summary, argv))
+    return summary
+
+
+def _run_in_workdir(experiment, preset, config, optimizer, path: Path) -> dict[str, Any]:
     with folder.open_workdir(path, experiment.name, preset, config):
         finished = path / folder.SUMMARY
         if finished.exists() and not config.run.evaluate_only:
             summary = folder.read_json(finished)
             if summary["config"]["run"]["num_steps"] == config.run.num_steps:
-                print(f"{path} is finished.\n{describe(experiment, preset, config, summary)}")
+                print("finished before:", end=" ")
                 return summary
         task = experiment.make_task(config)
         with folder.naming_workdir(path):
-            summary = _train_and_test(experiment, preset, config, task, optimizer, path)
-    print(f"{path}\n{describe(experiment, preset, config, summary)}")
-    return summary
+            return _train_and_test(experiment, preset, config, task, optimizer, path)
 
 
 def parse(experiment: Experiment, argv: Sequence[str]) -> tuple[str, Any]:
@@ -158,7 +186,7 @@ def published_figures(experiment: Experiment, preset: str, config) -> dict[str, 
     One is compared by the options it names, and by the preset's own value of options that only
     its siblings name.
     """
-    its_config, _, figures = experiment.presets[preset]
+    its_config, figures = experiment.presets[preset].config, experiment.presets[preset].published
     varied = {name: getattr(its_config, name) for figure in figures for name in figure.where}
     return {
         figure.metric: figure
@@ -167,6 +195,42 @@ def published_figures(experiment: Experiment, preset: str, config) -> dict[str, 
             getattr(config, name) == value for name, value in (varied | dict(figure.where)).items()
         )
     }
+
+
+def ledger_rows(experiment: Experiment, preset: str, config, summary, argv) -> list[dict]:
+    """The ledger's rows of a finished run, one for each metric that its preset keeps."""
+    its = experiment.presets[preset]
+    published = published_figures(experiment, preset, config)
+    options = {name: value for figure in published.values() for name, value in figure.where.items()}
+    words = [word for word in argv if word != "--record"]
+    shared = {
+        "system": its.system,
+        "preset": preset,
+        "dataset": ", ".join([its.dataset, *(f"{v} {name}" for name, v in options.items())]),
+        "steps": summary["steps"]["mean"],
+        "seconds": round(sum(summary["seconds"].values()), 1),
+        "device": summary["device"],
+        "command": shlex.join(["python", "-m", f"experiments.{experiment.name}", *words]),
+        "commit": ledger.commit(experiment.directory),
+        "versions": summary["versions"],
+        "date": ledger.today(),
+        "proxy": its.proxy,
+        "note": f"{summary['diverged']} seeds diverged" if summary["diverged"] else "",
+    }
+    rows = []
+    for metric in its.metrics:
+        values = summary["metrics"][metric]
+        figure = published.get(metric)
+        row = {
+            "metric": metric,
+            "published": figure.value if figure else None,
+            "published_source": figure.source if figure else "",
+            "mean": values["mean"],
+            "std": values["std"],
+            "seeds": values["count"],
+        }
+        rows.append(shared | row)
+    return rows
 
 
 def restore_run(path: Path, experiment: Experiment) -> tuple[Any, Task, Fit]:

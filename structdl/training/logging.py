@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -70,7 +71,7 @@ class MetricsLog:
         self.rows: list[dict[str, Any]] = []
         self._path = workdir / "metrics.jsonl" if workdir else None
         self._workdir, self._every = workdir, every
-        self._writer, self._seeds, self._pending = None, (), []
+        self._curves, self._seeds, self._pending = None, (), []
         # None disables the bar when standard error is not a terminal
         disable = True if total_steps is None else None
         self._bar = tqdm(total=total_steps, unit="step", disable=disable, dynamic_ncols=True)
@@ -82,10 +83,8 @@ class MetricsLog:
         if self._path is None:
             return
         _cut_back(self._path, self._seeds, step)
-        if self._writer is None:
-            from tensorboardX import SummaryWriter  # slow to import
-
-            self._writer = SummaryWriter(str(self._workdir), purge_step=step if step else None)
+        if self._curves is None:
+            self._curves = Curves(self._workdir, purge_step=step)
 
     def add(self, step: int, call, trace: dict) -> None:
         """Takes the trace of the call that began at `step`."""
@@ -113,8 +112,8 @@ class MetricsLog:
 
     def close(self) -> None:
         self._bar.close()
-        if self._writer:
-            self._writer.close()
+        if self._curves:
+            self._curves.close()
 
     def _accumulate(self, train: dict, steps: int) -> None:
         self._sums = train if self._sums is None else jax.tree.map(np.add, self._sums, train)
@@ -159,8 +158,39 @@ class MetricsLog:
         for step, group in by_step.items():
             for name in group[0].keys() - {"seed", "step"}:
                 value = float(np.mean([row[name] for row in group]))
-                self._writer.add_scalar(f"{name}/{group_name(self._seeds)}", value, step)
-        self._writer.flush()
+                self._curves.add(f"{name}/{group_name(self._seeds)}", value, step)
+        self._curves.flush()
+
+
+class Curves:
+    """TensorBoard events, written in the caller's thread so that its errors are the caller's.
+
+    Args:
+      workdir: where the events file goes.
+      purge_step: what earlier files hold from here on is void.
+    """
+
+    def __init__(self, workdir: Path, purge_step: int):
+        # slow to import; its SummaryWriter would write from a thread, and again at exit
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto import event_pb2
+
+        self._event, self._scalar = event_pb2.Event, summary.scalar
+        suffix = f".{os.getpid()}"
+        self._file = event_file_writer.EventsWriter(str(workdir / "events"), suffix)
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        event = self._event(wall_time=time.time(), step=purge_step, session_log=start)
+        self._file.write_event(event)
+
+    def add(self, name: str, value: float, step: int) -> None:
+        summary = self._scalar(name, value)
+        self._file.write_event(self._event(wall_time=time.time(), step=step, summary=summary))
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _cut_back(path: Path, seeds: tuple[int, ...], step: int) -> None:

@@ -46,6 +46,9 @@ class Run:
     evaluate_only: bool = dataclasses.field(default=False, metadata=FREE)
     """Test what the workdir holds, without training."""
 
+    record: bool = dataclasses.field(default=False, metadata=FREE)
+    """Write the figures to the experiment's results.json; the code must be committed."""
+
     @property
     def seeds(self) -> tuple[int, ...]:
         return tuple(range(self.seed, self.seed + self.num_seeds))

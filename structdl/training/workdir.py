@@ -56,18 +56,16 @@ def open_workdir(path: Path, experiment: str, preset: str, config) -> Iterator[N
         else; it cannot be written to.
     """
     lock = filelock.FileLock(path / ".lock")
-    try:
-        with naming_workdir(path):
-            path.mkdir(parents=True, exist_ok=True)
+    with naming_workdir(path):
+        path.mkdir(parents=True, exist_ok=True)
+        try:
             lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise InputError(
-            f"another process is writing to {path}: wait for it, or give another --workdir."
-        ) from None
+        except filelock.Timeout:
+            raise InputError(
+                f"another process is writing to {path}: wait for it, or give another --workdir."
+            ) from None
     try:
         with naming_workdir(path):
-            if config.run.overwrite:
-                _clear(path)
             _claim(path, experiment, preset, config)
         yield
     finally:
@@ -138,7 +136,7 @@ def _convert(kind, value):
 
 
 def _claim(path: Path, experiment: str, preset: str, config) -> None:
-    """Writes config.json, after comparing it with one that is there."""
+    """Writes config.json; one that is there must agree, or what it belongs to is cleared away."""
     record = {"experiment": experiment, "preset": preset, "config": to_dict(config)}
     file = path / CONFIG
     if not file.exists():
@@ -150,11 +148,16 @@ def _claim(path: Path, experiment: str, preset: str, config) -> None:
             )
         write_json(file, record)
         return
+    if config.run.overwrite:
+        _clear(path)
+        write_json(file, record)
+        return
     before = read_json(file)
     if before["experiment"] != experiment:
         raise InputError(f"{path} holds a run of {before['experiment']}: give another --workdir.")
     _refuse_changes(path, from_dict(type(config), before["config"]), config)
-    write_json(file, record)
+    if not config.run.evaluate_only:
+        write_json(file, record)
 
 
 def _refuse_changes(path: Path, before, config) -> None:
@@ -177,13 +180,8 @@ def _refuse_changes(path: Path, before, config) -> None:
 
 
 def _clear(path: Path) -> None:
-    """Removes what a run writes, and nothing else."""
-    if not (path / CONFIG).exists():
-        return
-    for file in (path / name for name in (SUMMARY, METRICS)):
+    """Removes what a run writes besides its config, and nothing else."""
+    for file in (path / SUMMARY, path / METRICS, *path.glob("events.out.tfevents.*")):
         file.unlink(missing_ok=True)
-    for file in path.glob("events.out.tfevents.*"):
-        file.unlink()
     for folder in (path / CHECKPOINTS, path / FIGURES):
         shutil.rmtree(folder, ignore_errors=True)
-    (path / CONFIG).unlink()

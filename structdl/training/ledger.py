@@ -1,0 +1,86 @@
+"""The ledger of measured figures: results.json beside an experiment, one row a figure."""
+
+import datetime
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from structdl.errors import InputError
+from structdl.training.workdir import read_json, write_json
+
+RESULTS = "results.json"
+KEY = ("preset", "dataset", "metric", "device")
+
+
+def read_rows(directory: Path) -> list[dict[str, Any]]:
+    """The rows of an experiment; none where nothing is recorded."""
+    file = directory / RESULTS
+    return read_json(file) if file.exists() else []
+
+
+def record(directory: Path, rows: list[dict[str, Any]]) -> None:
+    """Adds rows to an experiment's ledger; one of the same key is replaced."""
+    fresh = {tuple(row[name] for name in KEY): row for row in read_rows(directory)}
+    fresh |= {tuple(row[name] for name in KEY): row for row in rows}
+    write_json(directory / RESULTS, [fresh[key] for key in sorted(fresh)])
+
+
+def require_clean_tree(directory: Path) -> None:
+    """Raises InputError where the code that is about to be measured is not committed.
+
+    Ledgers, READMEs and pictures may be changed: they are what a measurement changes.
+    """
+    changed = [line[3:] for line in _git(directory, "status", "--porcelain").splitlines()]
+    code = [name for name in changed if not name.endswith((RESULTS, "README.md", ".png"))]
+    if code:
+        raise InputError(
+            f"--record measures a commit, and {code[0]} is not committed"
+            f"{f' (nor {len(code) - 1} more)' if len(code) > 1 else ''}: commit first."
+        )
+
+
+def commit(directory: Path) -> str:
+    """The commit that is checked out, 12 digits."""
+    return _git(directory, "rev-parse", "HEAD").strip()[:12]
+
+
+def today() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
+
+
+def _git(directory: Path, *args: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(directory), *args], capture_output=True, text=True, check=True
+        )
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        raise InputError(f"--record needs a git checkout around {directory}: {error}") from None
+    return done.stdout
+
+
+def format_table(rows: list[dict[str, Any]]) -> str:
+    """A Markdown table of the ledger's rows: published, ours, and the gap between them."""
+    header = "| system | data | metric | published | ours | gap | seeds | steps | s | machine |"
+    lines = [header, "|" + "---|" * header.count(" | ") + "---|"]
+    for row in rows:
+        scale, unit = (100, " %") if row["metric"].endswith("accuracy") else (1, "")
+        published, gap = "", ""
+        if row["published"] is not None:
+            published = f"{row['published'] * scale:.4g}{unit}"
+            gap = f"{(row['mean'] - row['published']) * scale:+.2f}"
+        ours = f"{row['mean'] * scale:.2f} ± {row['std'] * scale:.2f}{unit}"
+        proxy = " (proxy)" if row["proxy"] else ""
+        cells = [
+            f"{row['system']} (`{row['preset']}`){proxy}",
+            row["dataset"],
+            row["metric"].replace("_", " "),
+            published,
+            ours,
+            gap,
+            str(row["seeds"]),
+            f"{row['steps']:.0f}",
+            f"{row['seconds']:.0f}",
+            row["device"],
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

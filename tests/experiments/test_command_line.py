@@ -1,0 +1,244 @@
+"""The command line's contract, on the karate club: what a run writes, resumes, and refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import chex
+import filelock
+import jax
+import numpy as np
+import pytest
+
+from experiments import load_run
+from experiments.node_classification.train import EXPERIMENT, main
+from structdl.training.cli import list_presets, restore_run
+
+SHORT = ["--num-steps", "20", "--steps-per-call", "10", "--log-every", "10"]
+
+
+def run(workdir: Path, *options: str) -> dict:
+    main(["karate", "--workdir", str(workdir), *SHORT, *options])
+    return json.loads((workdir / "summary.json").read_text())
+
+
+def refused(capsys, *options: str) -> str:
+    """The error paragraph of a command that must end with code 2 and no stack trace."""
+    with pytest.raises(SystemExit) as stopped:
+        main(list(options))
+    shown = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert "Traceback" not in shown
+    return " ".join(shown.split())
+
+
+def test_a_run_writes_what_the_contract_says(tmp_path, capsys):
+    summary = run(tmp_path / "run", "--num-seeds", "3", "--split", "random")
+    assert (tmp_path / "run" / "figures" / "embedding.png").read_bytes()[:4] == b"\x89PNG"
+    assert list((tmp_path / "run").glob("events.out.tfevents.*"))
+    assert {"experiment", "preset", "config", "metrics", "steps", "parameters"} <= summary.keys()
+    assert {"resumed", "diverged", "seconds", "device", "versions"} <= summary.keys()
+    accuracy = summary["metrics"]["test_accuracy"]
+    assert accuracy["count"] == len(accuracy["values"]) == 3
+    np.testing.assert_allclose(accuracy["mean"], np.mean(accuracy["values"]))
+    np.testing.assert_allclose(accuracy["std"], np.std(accuracy["values"], ddof=1))
+    assert summary["steps"] == {"mean": 20.0, "values": [20, 20, 20]}
+    assert summary["parameters"] == 34 * 4 + 4 * 4 + 4 * 2 + 2 * 4 + 4
+    assert "test_accuracy" in capsys.readouterr().out
+    log = (tmp_path / "run" / "metrics.jsonl").read_text()
+    rows = [json.loads(line) for line in log.splitlines()]
+    assert {row["seed"] for row in rows} == {0, 1, 2}
+    assert [row["step"] for row in rows if row["seed"] == 1] == [10, 20]
+
+
+def test_a_finished_run_prints_its_summary_and_raised_steps_go_on(tmp_path, capsys):
+    first = run(tmp_path)
+    capsys.readouterr()
+    changed = (tmp_path / "summary.json").stat().st_mtime_ns
+    assert run(tmp_path) == first
+    assert "finished" in capsys.readouterr().out
+    assert (tmp_path / "summary.json").stat().st_mtime_ns == changed
+    more = run(tmp_path, "--num-steps", "40")
+    assert more["resumed"] == 1
+    assert more["steps"]["values"] == [40]
+    run(tmp_path / "whole", "--num-steps", "40")
+    states = [restore_run(path, EXPERIMENT)[2].state for path in (tmp_path, tmp_path / "whole")]
+    chex.assert_trees_all_equal(*states)
+
+
+def test_load_run_gives_the_parameters_that_were_tested(tmp_path):
+    summary = run(tmp_path)
+    config, task, params, _ = load_run(tmp_path)
+    assert config.dataset == "karate"
+    inputs = task.data, task.seed_data(0), np.int32(2)
+    from structdl.training.task import Inputs
+
+    correct, count = task.metrics(params, (), Inputs(*inputs), None)["accuracy"]
+    np.testing.assert_allclose(correct / count, summary["metrics"]["test_accuracy"]["mean"])
+
+
+def test_evaluate_only_trains_nothing_and_changes_nothing(tmp_path, capsys):
+    summary = run(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json*")}
+    capsys.readouterr()
+    main(["karate", "--workdir", str(tmp_path), *SHORT, "--evaluate-only"])
+    shown = f"{summary['metrics']['test_accuracy']['mean']:.4f}"
+    assert shown in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json*")} == before
+
+
+def test_evaluate_only_without_a_run_is_refused(tmp_path, capsys):
+    shown = refused(capsys, "karate", "--workdir", str(tmp_path / "none"), "--evaluate-only")
+    assert "not the workdir of a run" in shown
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_changed_field_is_refused_by_name_and_overwrite_starts_again(tmp_path, capsys):
+    run(tmp_path)
+    saved = sorted(path.name for path in (tmp_path / "checkpoints" / "seed-0").iterdir())
+    options = ["karate", "--workdir", str(tmp_path), *SHORT, "--optimizer.learning-rate", "0.5"]
+    shown = refused(capsys, *options)
+    assert "--optimizer.learning-rate was 0.01 and is 0.5" in shown
+    assert sorted(path.name for path in (tmp_path / "checkpoints" / "seed-0").iterdir()) == saved
+    stranger = tmp_path / "notes.txt"
+    stranger.write_text("mine")
+    again = run(tmp_path, "--optimizer.learning-rate", "0.5", "--overwrite")
+    assert again["resumed"] == 0
+    assert again["config"]["optimizer"]["learning_rate"] == 0.5
+    assert stranger.read_text() == "mine"
+
+
+def test_fewer_steps_than_were_taken_are_refused(tmp_path, capsys):
+    run(tmp_path)
+    shown = refused(capsys, "karate", "--workdir", str(tmp_path), *SHORT, "--num-steps", "10")
+    assert "--num-steps was 20 and is 10" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["gcn-kora"], "no preset 'gcn-kora': did you mean 'gcn-cora'"),
+        (["karate", "--dataset", "coro"], "unknown data set 'coro': did you mean 'cora'"),
+        (["karate", "--optimizer.name", "adm"], "unknown optimizer 'adm': did you mean"),
+        (["karate", "--optimizer.kwargs", "b7", "0.9"], "b7"),
+        (["karate", "--num-seeds", "0"], "--num-seeds is 0"),
+        (["karate", "--model.dropout", "1.5"], "dropout"),
+        (["gcn-cora", "--data.raw-dir", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_bad_options_are_named(options, words, tmp_path, capsys):
+    assert words in refused(capsys, *options, "--workdir", str(tmp_path / "run"))
+
+
+def test_a_misspelt_option_is_corrected(capsys, tmp_path):
+    assert "--num-seeds" in refused(capsys, "karate", "--num-seed", "3")
+
+
+def test_a_learning_rate_that_diverges_ends_with_the_last_finite_state(tmp_path, capsys):
+    options = ["--optimizer.name", "sgd", "--optimizer.learning-rate", "1e38"]
+    shown = refused(capsys, "karate", "--workdir", str(tmp_path), *SHORT, *options)
+    assert "not finite" in shown
+    assert "1e+38" in shown
+    _, _, fit = restore_run(tmp_path, EXPERIMENT)
+    assert fit.state.diverged.all()
+    chex.assert_tree_all_finite(fit.state.train.params)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("all of it")
+    shown = refused(capsys, "karate", "--workdir", str(tmp_path), *SHORT, "--overwrite")
+    assert "not the workdir of a run" in shown
+    assert (tmp_path / "thesis.tex").read_text() == "all of it"
+
+
+def test_two_runs_in_one_workdir_are_refused(tmp_path, capsys):
+    with filelock.FileLock(tmp_path / ".lock"):
+        shown = refused(capsys, "karate", "--workdir", str(tmp_path), *SHORT)
+    assert "another process is writing" in shown
+
+
+def test_a_workdir_that_cannot_be_made_is_named(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    shown = refused(capsys, "karate", "--workdir", str(tmp_path / "file" / "run"), *SHORT)
+    assert f"cannot write the run to {tmp_path / 'file' / 'run'}" in shown
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_what_was_saved(tmp_path):
+    """A limit on the size of files stands in for the full disk."""
+    run(tmp_path)
+    before = restore_run(tmp_path, EXPERIMENT)[2].state
+    script = (
+        "import resource, sys\n"
+        "from experiments.node_classification.train import main\n"
+        "import structdl.training.checkpoints as checkpoints\n"
+        "save = checkpoints.Checkpoints.save\n"
+        "def full(self, *args):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))\n"
+        "    save(self, *args)\n"
+        "checkpoints.Checkpoints.save = full\n"
+        "main(sys.argv[1:])\n"
+    )
+    options = ["karate", "--workdir", str(tmp_path), *SHORT, "--num-steps", "40"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *options], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2, done.stderr
+    assert "cannot write the run to" in done.stderr
+    assert "Traceback" not in done.stderr
+    after = restore_run(tmp_path, EXPERIMENT)[2].state
+    chex.assert_trees_all_equal(after, before)
+    assert run(tmp_path, "--num-steps", "40")["resumed"] == 1
+
+
+@pytest.mark.slow
+def test_a_killed_command_resumes_bit_for_bit(tmp_path):
+    options = ["--num-steps", "1500", "--steps-per-call", "10", "--checkpoint-every", "20"]
+    command = [sys.executable, "-m", "experiments.node_classification", "karate", *options]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    store = killed / "checkpoints" / "seed-0"
+    with subprocess.Popen(
+        [*command, "--workdir", str(killed)], stderr=subprocess.PIPE, env=os.environ
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not any(path.name.isdigit() for path in store.glob("*")):
+            assert process.poll() is None, process.stderr.read().decode()
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        assert process.poll() is None, "killed while it was running"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    step = max(int(path.name) for path in store.glob("*") if path.name.isdigit())
+    assert 0 < step < 1500
+    main(["karate", *options, "--workdir", str(killed)])
+    main(["karate", *options, "--workdir", str(whole)])
+    summaries = [json.loads((path / "summary.json").read_text()) for path in (killed, whole)]
+    assert [summary["resumed"] for summary in summaries] == [1, 0]
+    assert summaries[0]["metrics"] == summaries[1]["metrics"]
+    states = [restore_run(path, EXPERIMENT)[2].state for path in (killed, whole)]
+    chex.assert_trees_all_equal(*states)
+    logs = [(path / "metrics.jsonl").read_text() for path in (killed, whole)]
+    assert logs[0] == logs[1]
+
+
+def test_list_presets_names_each_with_a_line(capsys):
+    main(["--list-presets"])
+    assert capsys.readouterr().out.strip() == list_presets(EXPERIMENT)
+    assert len(list_presets(EXPERIMENT).splitlines()) == len(EXPERIMENT.presets)
+
+
+def test_no_recompilation_after_the_first_call(tmp_path):
+    events = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, seconds, **rest: events.append(name)
+    )
+    compiled = "/jax/core/compile/backend_compile_duration"
+    run(tmp_path / "short")
+    few = events.count(compiled)
+    events.clear()
+    run(tmp_path / "long", "--num-steps", "80")
+    assert events.count(compiled) <= few
