@@ -87,8 +87,8 @@ def main(experiment: Experiment, argv: Sequence[str] | None = None) -> None:
         run_experiment(experiment, sys.argv[1:] if argv is None else list(argv))
     except InputError as error:
         paragraph = textwrap.fill(
-                f"error: {error}", 100, break_long_words=False, break_on_hyphens=False
-            )
+            f"error: {error}", 100, break_long_words=False, break_on_hyphens=False
+        )
         versions = ", ".join(f"{name} {version}" for name, version in _versions().items())
         print(f"{paragraph}\n({versions})", file=sys.stderr)
         sys.exit(2)

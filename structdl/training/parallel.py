@@ -1,5 +1,6 @@
 """One program over several devices of a process: by jit over a mesh, or by pmap."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -81,21 +82,27 @@ def _by_pmap(num_devices: int, divides_seeds: bool) -> Placement:
         return placed
 
     def compile_over_examples(call):
+        @functools.cache
+        def mapped(axes, treedef):
+            # the numbers of the devices are mapped in any case: pmap wants to see how many
+            in_axes = (0, None, None, None, jax.tree.unflatten(treedef, axes), None)
+            return jax.pmap(lambda device, *args: call(*args), AXIS, in_axes=in_axes)
+
         def placed(state, data, seed_data, batches, eval_batches):
-            axes = jax.tree.map(
-                lambda leaf: EXAMPLES if _divides(leaf, num_devices) else None, batches
+            leaves, treedef = jax.tree.flatten(batches)
+            axes = tuple(EXAMPLES if _divides(leaf, num_devices) else None for leaf in leaves)
+            leaves = [
+                leaf if axis is None else split(leaf, axis)
+                for leaf, axis in zip(leaves, axes, strict=True)
+            ]
+            results = mapped(axes, treedef)(
+                np.arange(num_devices),
+                state,
+                data,
+                seed_data,
+                jax.tree.unflatten(treedef, leaves),
+                eval_batches,
             )
-            batches = jax.tree.map(
-                lambda leaf: split(leaf, EXAMPLES) if _divides(leaf, num_devices) else leaf,
-                batches,
-            )
-            # one leaf is mapped in any case, since pmap wants to see the number of devices
-            mapped = jax.pmap(
-                lambda device, *args: call(*args),
-                AXIS,
-                in_axes=(0, None, None, None, axes, None),
-            )
-            results = mapped(np.arange(num_devices), state, data, seed_data, batches, eval_batches)
             return jax.tree.map(lambda leaf: leaf[0], results)  # equal on every device
 
         return placed
