@@ -1,0 +1,132 @@
+"""Sparse features, and the first product of every graph layer: features times kernel.
+
+Bag-of-words features are zero to 99 in 100. Kept as their nonzeros, the product and the dropout
+before it cost what the nonzeros cost.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+from jaxtyping import Array, Float, Key
+
+from structdl.core.segment import EdgeLayout, edge_layout, gather_sum
+from structdl.errors import InputError
+
+
+class SparseRows(NamedTuple):
+    """A matrix by its nonzeros: an edge from column to row for each, and its value as weight.
+
+    Under `jax.vmap` the values may be mapped while the layout is shared: pass the matrix with
+    `in_axes=None` and let `dropout` make new values inside the mapped function.
+    """
+
+    values: jax.Array  # [num_nonzeros]
+    layout: EdgeLayout  # receivers are rows, senders are columns
+
+    @property
+    def num_rows(self) -> int:
+        return self.layout.num_receivers
+
+    @property
+    def num_columns(self) -> int:
+        return self.layout.num_senders
+
+
+def sparse_rows(matrix) -> SparseRows:
+    """Puts a scipy.sparse matrix (or a dense NumPy one) on the device, duplicates summed.
+
+    Integers and booleans become floats of the default precision.
+
+    Raises:
+      InputError: the matrix holds a NaN or an infinity; the message names the place.
+
+    >>> identity = sparse_rows(scipy.sparse.eye_array(3))
+    >>> identity.values
+    Array([1., 1., 1.], dtype=float32)
+    """
+    matrix = _finite_rows(matrix)
+    is_float = np.issubdtype(matrix.dtype, np.floating)
+    values = jnp.asarray(matrix.data, dtype=None if is_float else float)
+    num_rows, num_columns = matrix.shape
+    rows = np.repeat(np.arange(num_rows), np.diff(matrix.indptr))
+    return SparseRows(values, edge_layout(matrix.indices, rows, num_columns, num_rows))
+
+
+def matmul(
+    x: Float[Array, "num_rows num_columns"] | SparseRows,
+    kernel: Float[Array, "num_columns features"],
+) -> Float[Array, "num_rows features"]:
+    """The product x @ kernel of dense or sparse rows: out[r] = sum_c x[r, c] * kernel[c].
+
+    >>> matmul(sparse_rows(np.array([[0.0, 2.0]])), jnp.array([[1.0], [3.0]]))
+    Array([[6.]], dtype=float32)
+    """
+    if isinstance(x, SparseRows):
+        return gather_sum(kernel, x.layout, weights=x.values)
+    return x @ kernel
+
+
+def dropout(
+    key: Key[Array, ""], x: Float[Array, "..."] | SparseRows, rate: float
+) -> Float[Array, "..."] | SparseRows:
+    """Zeroes each value with probability `rate` and divides the others by 1 - rate.
+
+    Of sparse rows only the nonzeros are drawn for, since a zero stays zero either way. At rate 0
+    it returns x itself.
+
+    Raises:
+      InputError: the rate is not in 0 <= rate < 1.
+
+    Reference: Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov (2014), "Dropout: a simple
+    way to prevent neural networks from overfitting", JMLR 15.
+    Differs from the paper: the scaling is at training time, so that evaluation does nothing.
+    """
+    if not 0 <= rate < 1:
+        raise InputError(
+            f"dropout rate = {rate}: the allowed range is 0 <= rate < 1; give the probability to "
+            "drop, not to keep, as a fraction"
+        )
+    if rate == 0:
+        return x
+    if isinstance(x, SparseRows):
+        return x._replace(values=dropout(key, x.values, rate))
+    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(keep, x / (1 - rate), 0)
+
+
+def normalize_rows(matrix) -> scipy.sparse.csr_array:
+    """Divides each row of a scipy.sparse (or dense NumPy) matrix by its sum, on the host.
+
+    A row whose sum is 0 becomes zeros. This is what the Planetoid protocol of GCN and its
+    successors does to bags of words.
+
+    Raises:
+      InputError: the matrix holds a NaN or an infinity; the message names the place.
+
+    >>> normalize_rows(np.array([[1, 3], [0, 0]])).toarray()
+    array([[0.25, 0.75],
+           [0.  , 0.  ]])
+    """
+    matrix = _finite_rows(matrix)
+    totals = np.asarray(matrix.sum(axis=1), dtype=np.result_type(matrix.dtype, np.float32))
+    inverse = np.divide(1, totals, out=np.zeros_like(totals), where=totals != 0)
+    return scipy.sparse.csr_array(scipy.sparse.diags_array(inverse) @ matrix)
+
+
+def _finite_rows(matrix) -> scipy.sparse.csr_array:
+    """The matrix in canonical compressed rows; the given one is left as it is."""
+    matrix = scipy.sparse.csr_array(matrix, copy=True)
+    if matrix.ndim != 2:
+        raise InputError(f"matrix has {matrix.ndim} dimensions: give a matrix [rows, columns]")
+    matrix.sum_duplicates()
+    bad = np.flatnonzero(~np.isfinite(matrix.data))
+    if bad.size:
+        row = np.searchsorted(matrix.indptr, bad[0], side="right") - 1
+        raise InputError(
+            f"matrix[{row}, {matrix.indices[bad[0]]}] = {matrix.data[bad[0]]} (one of {bad.size} "
+            "such values): entries must be finite numbers; remove or replace them"
+        )
+    return matrix
