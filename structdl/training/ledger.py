@@ -45,6 +45,7 @@ def commit(directory: Path) -> str:
 
 
 def today() -> str:
+    """The date of a measurement, as in 2026-12-31."""
     return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from functools import reduce
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,7 +19,7 @@ def add_totals(parts: Iterable[dict[str, TotalAndCount]]) -> dict[str, TotalAndC
     return reduce(lambda left, right: jax.tree.map(lambda a, b: a + b, left, right), parts)
 
 
-def means(totals: dict[str, TotalAndCount]) -> dict[str, np.ndarray]:
+def means(totals: dict[str, TotalAndCount]) -> dict[str, Any]:
     """total / count of every metric; NaN where nothing was counted.
 
     >>> means({"loss": (np.float32(6.0), np.float32(3.0))})
