@@ -1,6 +1,7 @@
 """The command line that every experiment shares, from the preset's name to summary.json."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import platform
@@ -102,6 +103,7 @@ def run_experiment(experiment: Experiment, argv: Sequence[str]) -> dict[str, Any
     if "--list-presets" in argv:
         print(list_presets(experiment))
         return None
+    _keep_compiled_programs()
     preset, config = parse(experiment, argv)
     optimizer = make_optimizer(config.optimizer)  # before any data is touched
     config.run.validate()
@@ -335,6 +337,21 @@ def _summary(experiment, preset, config, result: Fit, metrics, stopwatch: Stopwa
         "device": device(),
         "versions": _versions(),
     }
+
+
+def _keep_compiled_programs() -> None:
+    """Turns on JAX's cache of compiled programs, where the user has not placed it himself.
+
+    A folder for each kind of processor: a program compiled for another one might not run.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        cpu = Path("/proc/cpuinfo")
+        features = cpu.read_text().split("\n\n")[0] if cpu.exists() else platform.processor()
+        flags = [line for line in features.splitlines() if line.startswith(("flags", "Features"))]
+        kind = hashlib.sha256(f"{platform.machine()} {flags}".encode()).hexdigest()[:8]
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(cache / "structdl" / f"jax-{kind}"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def device() -> str:
