@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -47,11 +48,13 @@ class Preset(NamedTuple):
     Fields:
       config: the experiment's Config.
       system: what the ledger calls the model.
-      dataset: what the ledger calls the data; options that a published figure names are added.
+      dataset: what the ledger calls the data.
       about: one line for lists of presets.
       published: the figures that it reproduces.
+      varied: options that make a row of their own in the ledger, say a split.
       metrics: which of the summary's metrics a ledger row is kept of.
       proxy: whether the data stands in for a paper's that cannot be had.
+      picture: which of the run's pictures `--record` copies beside the README, as PRESET.png.
     """
 
     config: Any
@@ -59,8 +62,10 @@ class Preset(NamedTuple):
     dataset: str
     about: str
     published: Sequence[Published] = ()
+    varied: Sequence[str] = ()
     metrics: Sequence[str] = ("test_accuracy",)
     proxy: bool = False
+    picture: str = ""
 
 
 class Experiment(NamedTuple):
@@ -116,6 +121,8 @@ def run_experiment(experiment: Experiment, argv: Sequence[str]) -> dict[str, Any
     print(f"{path}\n{describe(experiment, preset, config, summary)}")
     if config.run.record:
         ledger.record(experiment.directory, ledger_rows(experiment, preset, config, summary, argv))
+        if picture := experiment.presets[preset].picture:
+            shutil.copy(path / folder.FIGURES / picture, experiment.directory / f"{preset}.png")
     return summary
 
 
@@ -185,16 +192,15 @@ def describe(experiment: Experiment, preset: str, config, summary: dict[str, Any
 def published_figures(experiment: Experiment, preset: str, config) -> dict[str, Published]:
     """The published figures that hold for this config, by metric.
 
-    One is compared by the options it names, and by the preset's own value of options that only
-    its siblings name.
+    A figure holds where the options that its preset varies are those that it names.
     """
-    its_config, figures = experiment.presets[preset].config, experiment.presets[preset].published
-    varied = {name: getattr(its_config, name) for figure in figures for name in figure.where}
+    its = experiment.presets[preset]
     return {
         figure.metric: figure
-        for figure in figures
+        for figure in its.published
         if all(
-            getattr(config, name) == value for name, value in (varied | dict(figure.where)).items()
+            getattr(config, name) == figure.where.get(name, getattr(its.config, name))
+            for name in its.varied
         )
     }
 
@@ -203,12 +209,12 @@ def ledger_rows(experiment: Experiment, preset: str, config, summary, argv) -> l
     """The ledger's rows of a finished run, one for each metric that its preset keeps."""
     its = experiment.presets[preset]
     published = published_figures(experiment, preset, config)
-    options = {name: value for figure in published.values() for name, value in figure.where.items()}
+    varied = [f"{getattr(config, name)} {name}" for name in its.varied]
     words = [word for word in argv if word != "--record"]
     shared = {
         "system": its.system,
         "preset": preset,
-        "dataset": ", ".join([its.dataset, *(f"{v} {name}" for name, v in options.items())]),
+        "dataset": ", ".join([its.dataset, *varied]),
         "steps": summary["steps"]["mean"],
         "seconds": round(sum(summary["seconds"].values()), 1),
         "device": summary["device"],
