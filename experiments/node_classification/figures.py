@@ -42,6 +42,7 @@ def draw_embedding(config: Config, task: Task, result: Fit, path: Path) -> None:
         places = np.asarray(embed(config, params, task.data))
         _draw_plane(axis, places, task, labelled)
         axis.set_title(title)
+    figure.suptitle("colours: classes; rings: the labelled nodes; lines: edges", fontsize=10)
     figure.savefig(path, dpi=120)
 
 

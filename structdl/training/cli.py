@@ -157,7 +157,9 @@ def parse(experiment: Experiment, argv: Sequence[str]) -> tuple[str, Any]:
     config = tyro.cli(
         type(config),
         prog=f"python -m experiments.{experiment.name} [PRESET]",
-        description=f"Presets ({preset} is shown below):\n\n{list_presets(experiment)}",
+        # tyro folds single line ends
+        description=f"The defaults below are those of the preset {preset}. --list-presets:\n\n"
+        + list_presets(experiment).replace("\n", "\n\n"),
         default=config,
         args=options,
         config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
@@ -267,8 +269,7 @@ def _train_and_test(experiment, preset, config, task, optimizer, path: Path) -> 
             f"{path / folder.CHECKPOINTS}. Lower --optimizer.learning-rate, or give "
             "--optimizer.clip-norm, with --overwrite or another --workdir."
         )
-    with stopwatch.measure("evaluate"):
-        metrics = _test(config, task, result)
+    metrics = _test(config, task, result, stopwatch)
     summary = _summary(experiment, preset, config, result, metrics, stopwatch)
     if not config.run.evaluate_only:
         figures = path / folder.FIGURES
@@ -305,7 +306,7 @@ def _restore(config, task: Task, optimizer, path: Path) -> Fit:
     return fit(task, optimizer, run, checkpoints=checkpoints.__getitem__)
 
 
-def _test(config, task: Task, result: Fit) -> dict[str, dict]:
+def _test(config, task: Task, result: Fit, stopwatch: Stopwatch) -> dict[str, dict]:
     """Validation and test metrics over the seeds; a diverged seed has none."""
     evaluate = make_evaluate(task)
     groups, start = [], 0
@@ -316,11 +317,12 @@ def _test(config, task: Task, result: Fit) -> dict[str, dict]:
             lambda leaf, at=at: leaf[at],
             (result.selected, result.state.train.key, np.asarray(result.state.diverged)),
         )
-        values = {
-            f"{split}_{name}": np.where(diverged, np.nan, value)
-            for split in SPLITS
-            for name, value in evaluate(selected, keys, seeds, split).items()
-        }
+        values = {}
+        for split in SPLITS:
+            with stopwatch.measure("evaluate"):
+                found = evaluate(selected, keys, seeds, split)
+            for name, value in found.items():
+                values[f"{split}_{name}"] = np.where(diverged, np.nan, value)
         groups.append(values)
     return {
         name: summarize(np.concatenate([group[name] for group in groups])) for name in groups[0]
