@@ -79,7 +79,8 @@ def _planetoid(config):
 def _node_data(features, edges: np.ndarray, labels: np.ndarray) -> NodeData:
     graph = add_self_loops(symmetrize(graph_from_edges(*edges.T, num_nodes=len(labels))))
     layout = edge_layout(graph.senders, graph.receivers, graph.num_nodes)
-    return NodeData(features, layout, symmetric_normalization(layout), labels.astype(np.int32))
+    weights = jax.jit(symmetric_normalization)(layout)  # op by op it compiles five times as long
+    return NodeData(features, layout, weights, labels.astype(np.int32))
 
 
 def _draw_per_class(seed: int, labels: np.ndarray, count: int) -> np.ndarray:
