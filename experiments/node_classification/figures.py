@@ -19,7 +19,7 @@ def draw(config: Config, task: Task, result: Fit, rows: list[dict], folder: Path
     """Writes learning_curves.png and, where the embedding is a plane, embedding.png."""
     if rows:
         draw_learning_curves(rows, folder / "learning_curves.png")
-    if config.model.hidden[-1] == 2:
+    if config.model.hidden[-1:] == (2,):
         draw_embedding(config, task, result, folder / "embedding.png")
 
 
@@ -29,7 +29,7 @@ def draw_embedding(config: Config, task: Task, result: Fit, path: Path) -> None:
     The picture of Kipf's slides: colours are classes, lines friendships, rings the nodes whose
     label the training has seen.
     """
-    run = dataclasses.replace(config.run, num_steps=0, num_seeds=1)
+    run = dataclasses.replace(config.run, num_steps=0, num_seeds=1, stopping="none")
     untrained = fit(task, make_optimizer(config.optimizer), run)
     labelled = task.seed_data(config.run.seed)[0]
     figure = Figure(figsize=(11, 5.2), layout="constrained")
@@ -65,14 +65,15 @@ def _draw_plane(axis, places: np.ndarray, task: Task, labelled: np.ndarray) -> N
 
 def draw_learning_curves(rows: list[dict], path: Path) -> None:
     """Loss and accuracy against the step: mean over the seeds still training, and their spread."""
-    names = [name for name in rows[0] if name.endswith(("_loss", "_accuracy"))]
+    every_name = dict.fromkeys(name for row in rows for name in row)
+    names = [name for name in every_name if name.endswith(("_loss", "_accuracy"))]
     quantities = sorted({name.split("_", 1)[1] for name in names}, reverse=True)
     figure = Figure(figsize=(5.5 * len(quantities), 4), layout="constrained")
     axes = figure.subplots(1, len(quantities), squeeze=False)
     for axis, quantity in zip(axes[0], quantities, strict=True):
         for name in (name for name in names if name.endswith(f"_{quantity}")):
             by_step = defaultdict(list)
-            for row in rows:
+            for row in (row for row in rows if name in row):
                 by_step[row["step"]].append(row[name])
             steps = sorted(by_step)
             mean = np.array([np.mean(by_step[step]) for step in steps])

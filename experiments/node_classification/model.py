@@ -5,11 +5,18 @@ import jax
 
 from experiments.node_classification.data import NodeData
 from experiments.node_classification.presets import Config
+from structdl.errors import InputError
 from structdl.graphs.gcn import GCN
 
 
 def make_model(config: Config, num_classes: int) -> GCN:
-    """The graph convolutional network of a config."""
+    """The graph convolutional network of a config.
+
+    Raises:
+      InputError: no hidden layer, or one without units.
+    """
+    if not config.model.hidden or min(config.model.hidden) < 1:
+        raise InputError(f"--model.hidden is {config.model.hidden}: give one width or more.")
     return GCN(
         hidden=config.model.hidden,
         num_classes=num_classes,

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from structdl.training.cli import Preset, Published
+from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
 from structdl.training.run import DataConfig, Run
 

@@ -11,6 +11,7 @@ from experiments.node_classification.figures import draw
 from experiments.node_classification.model import make_model
 from experiments.node_classification.presets import PRESETS, Config
 from structdl.training import cli
+from structdl.training.experiment import Experiment
 from structdl.training.task import Inputs, Task
 
 
@@ -71,7 +72,7 @@ def make_task(config: Config) -> Task:
     )
 
 
-EXPERIMENT = cli.Experiment("node_classification", Path(__file__).parent, PRESETS, make_task, draw)
+EXPERIMENT = Experiment("node_classification", Path(__file__).parent, PRESETS, make_task, draw)
 
 
 def main(argv: list[str] | None = None) -> None:

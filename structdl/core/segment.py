@@ -3,7 +3,7 @@
 `gather_sum` is the product with a sparse matrix, without an array of edges x features; the
 `segment_*` functions reduce values that lie on the edges. Both run on the tables of an
 `EdgeLayout`, forwards and backwards, or scatter where that measures faster (`method`).
-Gradients are reverse mode, to any order.
+Gradients are reverse mode, to any order; `gather_sum` by scatter has forward mode too.
 """
 
 import functools
@@ -41,6 +41,7 @@ __all__ = [
 
 Method = Literal["scatter", "tables"]
 
+_FEW_EDGES = 1024  # for fewer, on CPU, all that tables cost is the time to compile them
 _SCATTERED_VALUES = 16  # with fewer values an edge, CPU scatters
 _FEATURES_AT_ONCE = 16  # one cache line of float32
 
@@ -77,7 +78,11 @@ def gather_sum(
             raise ValueError(
                 f"weights {weights.shape} of {layout.num_edges} edges and nodes {nodes.shape}"
             )
-    return _gather_sum(_method(method, layout), nodes, weights, layout)
+    if method is None and jax.default_backend() == "cpu" and layout.num_edges < _FEW_EDGES:
+        method = "scatter"
+    if _method(method, layout) == "tables":
+        return _gather_sum(nodes, weights, layout)
+    return _scattered_gather_sum(nodes, weights, layout)
 
 
 def segment_sum(
@@ -226,10 +231,8 @@ def _segment_method(method, values, segment_ids, num_segments, layout) -> Method
 # gather_sum and edge_dot are bilinear, and each is the other's derivative.
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _gather_sum(method, nodes, weights, layout):
-    if method == "tables":
-        return _gather_sum_tables(nodes, weights, layout)
+def _scattered_gather_sum(nodes, weights, layout):
+    """Plain operations, with derivatives of every kind; forward mode too."""
     dtype = jnp.result_type(nodes, *([] if weights is None else [weights]))
     values = take(nodes, layout.senders).astype(sum_dtype(dtype))
     if weights is not None:
@@ -237,38 +240,43 @@ def _gather_sum(method, nodes, weights, layout):
     return jax.ops.segment_sum(values, layout.receivers, layout.num_receivers).astype(dtype)
 
 
-def _gather_sum_forward(method, nodes, weights, layout):
-    return _gather_sum(method, nodes, weights, layout), (nodes, weights, layout)
+@jax.custom_vjp
+def _gather_sum(nodes, weights, layout):
+    return _gather_sum_tables(nodes, weights, layout)
 
 
-def _gather_sum_backward(method, residuals, cotangent):
+def _gather_sum_forward(nodes, weights, layout):
+    return _gather_sum(nodes, weights, layout), (nodes, weights, layout)
+
+
+def _gather_sum_backward(residuals, cotangent):
     nodes, weights, layout = residuals
-    nodes_bar = _gather_sum(method, cotangent, weights, layout.transpose).astype(nodes.dtype)
+    nodes_bar = _gather_sum(cotangent, weights, layout.transpose).astype(nodes.dtype)
     if weights is None:
         return nodes_bar, None, None
     # Without a reader of this gradient, jit drops the call.
-    weights_bar = _edge_dot(method, weights.ndim - 1, cotangent, nodes, layout)
+    weights_bar = _edge_dot(weights.ndim - 1, cotangent, nodes, layout)
     return nodes_bar, weights_bar.astype(weights.dtype), None
 
 
 _gather_sum.defvjp(_gather_sum_forward, _gather_sum_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _edge_dot(method, num_head_axes, receivers, senders, layout):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _edge_dot(num_head_axes, receivers, senders, layout):
     """The dot product of the two ends of each edge, over all but the leading head axes."""
     return _edge_dot_blocks(num_head_axes, receivers, senders, layout.receivers, layout.senders)
 
 
-def _edge_dot_forward(method, num_head_axes, receivers, senders, layout):
-    out = _edge_dot(method, num_head_axes, receivers, senders, layout)
+def _edge_dot_forward(num_head_axes, receivers, senders, layout):
+    out = _edge_dot(num_head_axes, receivers, senders, layout)
     return out, (receivers, senders, layout)
 
 
-def _edge_dot_backward(method, num_head_axes, residuals, cotangent):
+def _edge_dot_backward(num_head_axes, residuals, cotangent):
     receivers, senders, layout = residuals
-    receivers_bar = _gather_sum(method, senders, cotangent, layout)
-    senders_bar = _gather_sum(method, receivers, cotangent, layout.transpose)
+    receivers_bar = _gather_sum(senders, cotangent, layout)
+    senders_bar = _gather_sum(receivers, cotangent, layout.transpose)
     return receivers_bar.astype(receivers.dtype), senders_bar.astype(senders.dtype), None
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from structdl.errors import InputError
 from structdl.training.state import LoopState
+from structdl.training.workdir import naming_workdir
 
 
 class Saved(NamedTuple):
@@ -21,33 +22,47 @@ class Checkpoints:
     A process killed while saving therefore leaves the last whole one to be found.
     """
 
-    def __init__(self, directory: Path, keep: int = 2):
+    def __init__(self, directory: Path, *, keep: int = 2, read_only: bool = False):
         import orbax.checkpoint as ocp  # half a second, which `--help` need not wait for
 
         self.directory = Path(directory).resolve()
         self._args = ocp.args
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
+            max_to_keep=None if read_only else keep,
+            enable_async_checkpointing=False,
+            # what a killed process left half written; a reader must not touch a writer's
+            cleanup_tmp_directories=not read_only,
+            create=not read_only,
+            read_only=read_only,
         )
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        with naming_workdir(self.directory):
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def save(self, step: int, state: LoopState, progress: dict[str, Any]) -> None:
-        """Saves the state after `step` steps; an existing checkpoint of that step stays."""
+        """Saves the state after `step` steps; an existing checkpoint of that step stays.
+
+        Raises:
+          InputError: the folder cannot be written; the checkpoints before are intact.
+        """
         if step in self._manager.all_steps():
             return
         args = self._args.Composite(
             state=self._args.StandardSave(state), progress=self._args.JsonSave(progress)
         )
-        self._manager.save(step, args=args)
-        self._manager.wait_until_finished()
+        with naming_workdir(self.directory):
+            try:
+                self._manager.save(step, args=args)
+                self._manager.wait_until_finished()
+            except ValueError as error:  # so tensorstore tells of a full disk
+                raise OSError(str(error).splitlines()[0]) from error
 
     def restore(self, template: LoopState) -> Saved | None:
         """Reads the newest checkpoint into the template's structure, or returns None.
 
         Raises:
-          InputError: the checkpoint was written by another model or optimizer.
+          InputError: the checkpoint was written by another model or optimizer, or is damaged.
         """
-        step = self._manager.latest_step()
+        step = self._manager.latest_step() if self.directory.exists() else None
         if step is None:
             return None
         args = self._args.Composite(

@@ -1,18 +1,16 @@
 """The command line that every experiment shares, from the preset's name to summary.json."""
 
-import dataclasses
 import hashlib
 import json
 import os
 import platform
-import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,68 +21,19 @@ from structdl.training import ledger
 from structdl.training import workdir as folder
 from structdl.training.checkpoints import Checkpoints
 from structdl.training.evaluate import make_evaluate
+from structdl.training.experiment import (
+    Experiment,
+    ledger_rows,
+    published_figures,
+    require_recordable,
+)
 from structdl.training.logging import MetricsLog, Stopwatch
-from structdl.training.loop import Fit, fit
+from structdl.training.loop import Fit, check_start, fit, restore
 from structdl.training.metrics import summarize
-from structdl.training.optimizers import make_optimizer
-from structdl.training.seeds import group_name
+from structdl.training.optimizers import Optimizer, make_optimizer
 from structdl.training.task import Task
 
 SPLITS = ("validation", "test")
-
-
-class Published(NamedTuple):
-    """A figure that a preset reproduces, in the unit of its metric."""
-
-    metric: str  # as in summary.json, say test_accuracy
-    value: float
-    source: str  # paper and table; "recalled" where it was not read again
-    where: Mapping[str, Any] = {}  # options by which it differs from the preset, say split: random
-
-
-class Preset(NamedTuple):
-    """A named config, and what its paper reports.
-
-    Fields:
-      config: the experiment's Config.
-      system: what the ledger calls the model.
-      dataset: what the ledger calls the data.
-      about: one line for lists of presets.
-      published: the figures that it reproduces.
-      varied: options that make a row of their own in the ledger, say a split.
-      metrics: which of the summary's metrics a ledger row is kept of.
-      proxy: whether the data stands in for a paper's that cannot be had.
-      picture: which of the run's pictures `--record` copies beside the README, as PRESET.png.
-    """
-
-    config: Any
-    system: str
-    dataset: str
-    about: str
-    published: Sequence[Published] = ()
-    varied: Sequence[str] = ()
-    metrics: Sequence[str] = ("test_accuracy",)
-    proxy: bool = False
-    picture: str = ""
-
-
-class Experiment(NamedTuple):
-    """What the command line must know of an experiment.
-
-    Fields:
-      name: that of its directory.
-      directory: where its results.json lies.
-      presets: by name; the first is the default.
-      make_task: `config -> Task`.
-      draw: `(config, task, fit, rows, folder)`: writes pictures there; rows are those of
-        metrics.jsonl.
-    """
-
-    name: str
-    directory: Path
-    presets: Mapping[str, Preset]
-    make_task: Callable[[Any], Task]
-    draw: Callable[[Any, Task, Fit, list[dict], Path], None]
 
 
 def main(experiment: Experiment, argv: Sequence[str] | None = None) -> None:
@@ -99,7 +48,10 @@ def main(experiment: Experiment, argv: Sequence[str] | None = None) -> None:
         print(f"{paragraph}\n({versions})", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from the last checkpoint.", file=sys.stderr)
+        print(
+            "interrupted: the same command, without --overwrite, goes on from the last checkpoint.",
+            file=sys.stderr,
+        )
         sys.exit(130)
 
 
@@ -116,7 +68,7 @@ def run_experiment(experiment: Experiment, argv: Sequence[str]) -> dict[str, Any
     if config.run.evaluate_only:
         folder.read_json(path / folder.CONFIG)
     if config.run.record:
-        ledger.require_clean_tree(experiment.directory)
+        require_recordable(experiment, preset, config)
     summary = _run_in_workdir(experiment, preset, config, optimizer, path)
     print(f"{path}\n{describe(experiment, preset, config, summary)}")
     if config.run.record:
@@ -127,16 +79,20 @@ def run_experiment(experiment: Experiment, argv: Sequence[str]) -> dict[str, Any
 
 
 def _run_in_workdir(experiment, preset, config, optimizer, path: Path) -> dict[str, Any]:
-    with folder.open_workdir(path, experiment.name, preset, config):
-        finished = path / folder.SUMMARY
-        if finished.exists() and not config.run.evaluate_only:
+    run, finished = config.run, path / folder.SUMMARY
+    with folder.open_workdir(path, experiment.name, config):
+        if finished.exists() and not (run.evaluate_only or run.overwrite):
             summary = folder.read_json(finished)
             if summary["config"]["run"]["num_steps"] == config.run.num_steps:
                 print("finished before:", end=" ")
                 return summary
         task = experiment.make_task(config)
-        with folder.naming_workdir(path):
-            return _train_and_test(experiment, preset, config, task, optimizer, path)
+        commits = []
+        if not run.evaluate_only:
+            check_start(task, optimizer, run)
+            commit = ledger.provenance(experiment.directory)
+            commits = folder.claim(path, experiment.name, preset, config, commit)
+        return _train_and_test(experiment, preset, config, task, optimizer, path, commits)
 
 
 def parse(experiment: Experiment, argv: Sequence[str]) -> tuple[str, Any]:
@@ -191,58 +147,6 @@ def describe(experiment: Experiment, preset: str, config, summary: dict[str, Any
     return "\n".join(lines)
 
 
-def published_figures(experiment: Experiment, preset: str, config) -> dict[str, Published]:
-    """The published figures that hold for this config, by metric.
-
-    A figure holds where the options that its preset varies are those that it names.
-    """
-    its = experiment.presets[preset]
-    return {
-        figure.metric: figure
-        for figure in its.published
-        if all(
-            getattr(config, name) == figure.where.get(name, getattr(its.config, name))
-            for name in its.varied
-        )
-    }
-
-
-def ledger_rows(experiment: Experiment, preset: str, config, summary, argv) -> list[dict]:
-    """The ledger's rows of a finished run, one for each metric that its preset keeps."""
-    its = experiment.presets[preset]
-    published = published_figures(experiment, preset, config)
-    varied = [f"{getattr(config, name)} {name}" for name in its.varied]
-    words = [word for word in argv if word != "--record"]
-    shared = {
-        "system": its.system,
-        "preset": preset,
-        "dataset": ", ".join([its.dataset, *varied]),
-        "steps": summary["steps"]["mean"],
-        "seconds": round(sum(summary["seconds"].values()), 1),
-        "device": summary["device"],
-        "command": shlex.join(["python", "-m", f"experiments.{experiment.name}", *words]),
-        "commit": ledger.commit(experiment.directory),
-        "versions": summary["versions"],
-        "date": ledger.today(),
-        "proxy": its.proxy,
-        "note": f"{summary['diverged']} seeds diverged" if summary["diverged"] else "",
-    }
-    rows = []
-    for metric in its.metrics:
-        values = summary["metrics"][metric]
-        figure = published.get(metric)
-        row = {
-            "metric": metric,
-            "published": figure.value if figure else None,
-            "published_source": figure.source if figure else "",
-            "mean": values["mean"],
-            "std": values["std"],
-            "seeds": values["count"],
-        }
-        rows.append(shared | row)
-    return rows
-
-
 def restore_run(path: Path, experiment: Experiment) -> tuple[Any, Task, Fit]:
     """Reads a run back: (config, task, fit), where fit has a first axis of seeds.
 
@@ -255,7 +159,9 @@ def restore_run(path: Path, experiment: Experiment) -> tuple[Any, Task, Fit]:
     return config, task, _restore(config, task, make_optimizer(config.optimizer), path)
 
 
-def _train_and_test(experiment, preset, config, task, optimizer, path: Path) -> dict[str, Any]:
+def _train_and_test(
+    experiment, preset, config, task: Task, optimizer: Optimizer, path: Path, commits: list[str]
+) -> dict[str, Any]:
     stopwatch = Stopwatch()
     if config.run.evaluate_only:
         result = _restore(config, task, optimizer, path)
@@ -271,11 +177,13 @@ def _train_and_test(experiment, preset, config, task, optimizer, path: Path) -> 
         )
     metrics = _test(config, task, result, stopwatch)
     summary = _summary(experiment, preset, config, result, metrics, stopwatch)
+    summary["commits"] = commits
     if not config.run.evaluate_only:
-        figures = path / folder.FIGURES
-        figures.mkdir(exist_ok=True)
-        experiment.draw(config, task, result, _rows(path), figures)
-        folder.write_json(path / folder.SUMMARY, summary)
+        with folder.naming_workdir(path):
+            figures = path / folder.FIGURES
+            figures.mkdir(exist_ok=True)
+            folder.write_json(path / folder.SUMMARY, summary)
+            experiment.draw(config, task, result, _rows(path), figures)
     return summary
 
 
@@ -297,13 +205,13 @@ def _train(config, task: Task, optimizer, path: Path, stopwatch: Stopwatch) -> F
 
 def _restore(config, task: Task, optimizer, path: Path) -> Fit:
     """The run as its checkpoints have it: a fit that takes no further step."""
-    stores = [path / folder.CHECKPOINTS / group_name(group) for group in config.run.seed_groups()]
-    missing = [store for store in stores if not store.is_dir()]
-    if missing:
-        raise InputError(f"there is no checkpoint in {missing[0]} yet: train first.")
-    run = dataclasses.replace(config.run, num_steps=0)
-    checkpoints = {store.name: Checkpoints(store) for store in stores}
-    return fit(task, optimizer, run, checkpoints=checkpoints.__getitem__)
+    checkpoints = path / folder.CHECKPOINTS
+    return restore(
+        task,
+        optimizer,
+        config.run,
+        checkpoints=lambda group: Checkpoints(checkpoints / group, read_only=True),
+    )
 
 
 def _test(config, task: Task, result: Fit, stopwatch: Stopwatch) -> dict[str, dict]:

@@ -1,6 +1,8 @@
 """Metrics over a split: the same sums inside the compiled loop and at a run's end."""
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +18,19 @@ def evaluation_key(key: jax.Array) -> jax.Array:
     return jax.random.fold_in(key, np.uint32(2**32 - 1))
 
 
+def number_batches(batches: Sequence[Any]) -> tuple[np.ndarray, Any] | None:
+    """(numbers, batches) stacked, or None without batches; a batch may be without any array."""
+    return stack(list(enumerate(batches))) if len(batches) else None
+
+
 def metric_totals(
-    task: Task, selected, data, seed_data, eval_batches, key
+    task: Task, selected, data, seed_data, numbered_batches, key
 ) -> dict[str, TotalAndCount]:
-    """Sums a task's metrics over stacked batches (leaves [num_batches, ...]), one seed, traced."""
-    num_batches = {leaf.shape[0] for leaf in jax.tree.leaves(eval_batches)}.pop()
+    """Sums a task's metrics over batches stacked by `number_batches`, for one seed, traced."""
+    num_batches = numbered_batches[0].shape[0]
 
     def of_batch(index):
-        batch = jax.tree.map(lambda leaf: leaf[index], eval_batches)
+        _, batch = jax.tree.map(lambda leaf: leaf[index], numbered_batches)
         batch_key = jax.random.fold_in(key, index)
         return task.metrics(*selected, Inputs(data, seed_data, batch), batch_key)
 

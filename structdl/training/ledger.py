@@ -9,6 +9,7 @@ from structdl.errors import InputError
 from structdl.training.workdir import read_json, write_json
 
 RESULTS = "results.json"
+CHANGED = "+changes"
 KEY = ("preset", "dataset", "metric", "device")
 
 
@@ -30,18 +31,25 @@ def require_clean_tree(directory: Path) -> None:
 
     Ledgers, READMEs and pictures may be changed: they are what a measurement changes.
     """
-    changed = [line[3:] for line in _git(directory, "status", "--porcelain").splitlines()]
-    code = [name for name in changed if not name.endswith((RESULTS, "README.md", ".png"))]
-    if code:
+    if code := _changed_code(directory):
         raise InputError(
             f"--record measures a commit, and {code[0]} is not committed"
             f"{f' (nor {len(code) - 1} more)' if len(code) > 1 else ''}: commit first."
         )
 
 
-def commit(directory: Path) -> str:
-    """The commit that is checked out, 12 digits."""
-    return _git(directory, "rev-parse", "HEAD").strip()[:12]
+def _changed_code(directory: Path) -> list[str]:
+    changed = [line[3:] for line in _git(directory, "status", "--porcelain").splitlines()]
+    return [name for name in changed if not name.endswith((RESULTS, "README.md", ".png"))]
+
+
+def provenance(directory: Path) -> str:
+    """The commit that is checked out, 12 digits; marked where code differs; "" without git."""
+    try:
+        head = _git(directory, "rev-parse", "HEAD").strip()[:12]
+        return head + (CHANGED if _changed_code(directory) else "")
+    except InputError:
+        return ""
 
 
 def today() -> str:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from structdl.training.metrics import means
 from structdl.training.seeds import group_name
+from structdl.training.workdir import naming_workdir
 
 _compile_events = [0]
 
@@ -63,7 +64,7 @@ class MetricsLog:
 
     Args:
       workdir: the run's folder, or None.
-      num_steps: steps of all seeds together, for the bar; None for no bar.
+      total_steps: steps of all seeds together, for the bar; None for no bar.
       every: steps between writes.
     """
 
@@ -82,9 +83,10 @@ class MetricsLog:
         self._bar.update(step * len(seeds))
         if self._path is None:
             return
-        _cut_back(self._path, self._seeds, step)
-        if self._curves is None:
-            self._curves = Curves(self._workdir, purge_step=step)
+        with naming_workdir(self._workdir):
+            _cut_back(self._path, self._seeds, step)
+            if self._curves is None:
+                self._curves = Curves(self._workdir, purge_step=step)
 
     def add(self, step: int, call, trace: dict) -> None:
         """Takes the trace of the call that began at `step`."""
@@ -113,7 +115,8 @@ class MetricsLog:
     def close(self) -> None:
         self._bar.close()
         if self._curves:
-            self._curves.close()
+            with naming_workdir(self._workdir):
+                self._curves.close()
 
     def _accumulate(self, train: dict, steps: int) -> None:
         self._sums = train if self._sums is None else jax.tree.map(np.add, self._sums, train)
@@ -146,9 +149,10 @@ class MetricsLog:
         if self._path is None:
             self.rows += rows
             return
-        with self._path.open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-        self._write_curves(rows)
+        with naming_workdir(self._workdir):
+            with self._path.open("a") as file:
+                file.writelines(json.dumps(row) + "\n" for row in rows)
+            self._write_curves(rows)
 
     def _write_curves(self, rows: list[dict[str, Any]]) -> None:
         """Means over the group's seeds: a curve a seed would be thousands of them."""
@@ -197,8 +201,9 @@ def _cut_back(path: Path, seeds: tuple[int, ...], step: int) -> None:
     """Drops the lines of these seeds after a step, and a last line that was cut short."""
     if not path.exists():
         return
-    kept, dropped = [], False
-    for line in path.read_text().splitlines():
+    text = path.read_text()
+    kept, dropped = [], not text.endswith("\n")
+    for line in text.splitlines():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:

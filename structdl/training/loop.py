@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
+from structdl.errors import InputError
 from structdl.training.checkpoints import Checkpoints
-from structdl.training.evaluate import evaluation_key, metric_totals
+from structdl.training.evaluate import evaluation_key, metric_totals, number_batches
 from structdl.training.logging import MetricsLog, Stopwatch
 from structdl.training.optimizers import Optimizer
 from structdl.training.parallel import Placement, on_devices
@@ -70,16 +72,12 @@ def fit(
     for seeds in run.seed_groups():
         store = checkpoints(group_name(seeds)) if checkpoints else None
         try:
-            fits.append(_fit_group(task, programs, run, seeds, store, log, stopwatch))
+            group = _make_group(task, seeds)
+            fits.append(_fit_group(task, programs, run, group, store, log, stopwatch))
         finally:
             if store:
                 store.close()
-    return Fit(
-        seeds=run.seeds,
-        state=_concatenate([group.state for group in fits]),
-        selected=_concatenate([group.selected for group in fits]),
-        resumed=max(group.resumed for group in fits),
-    )
+    return _join(fits)
 
 
 class Call(NamedTuple):
@@ -124,7 +122,7 @@ class Programs(NamedTuple):
 def make_programs(task: Task, optimizer: Optimizer, run: Run, placement: Placement) -> Programs:
     """Compiles, on first use, what `fit` calls."""
     rule = stopping_rule(run.stopping, run.stopping_size)
-    run_call = make_run_call(task, optimizer, rule, placement.axis_name)
+    run_call = make_run_call(task, optimizer, rule)
 
     def init(seed, data, seed_data, batch):
         inputs = Inputs(data, seed_data, batch)
@@ -140,22 +138,21 @@ def make_programs(task: Task, optimizer: Optimizer, run: Run, placement: Placeme
     )
 
 
-def make_run_call(
-    task: Task, optimizer: Optimizer, rule: StoppingRule, axis_name: str | None = None
-) -> Callable:
+def make_run_call(task: Task, optimizer: Optimizer, rule: StoppingRule) -> Callable:
     """Returns the pure function of one seed that `fit` compiles.
 
-    `run_call(state, data, seed_data, batches, eval_batches) -> (state, trace)`: leaves of batches
-    are [rounds, steps, ...], of eval_batches [num_batches, ...], or it is None for rounds without
-    a validation. The trace holds, for every round, the state's step and flags at its end, the
-    summed diagnostics of its steps and the validation's means.
+    `run_call(state, data, seed_data, batches, eval_batches) -> (state, trace)`: batches are those
+    of `stack_batches` for one seed, eval_batches those of `number_batches`, or None for rounds
+    without a validation. The trace holds, for every round, the state's step and flags at its
+    end, the summed diagnostics of its steps and the validation's means.
     """
-    train_step = make_train_step(task, optimizer, axis_name)
+    train_step = make_train_step(task, optimizer)
 
     def guarded_step(state: LoopState, inputs: Inputs):
         """One step; a stopped seed, or one that just diverged, keeps its state bit for bit."""
         train, diagnostics = train_step(state.train, inputs)
-        finite = jnp.isfinite(diagnostics["loss"]) & jnp.isfinite(diagnostics["grad_norm"])
+        norms = (diagnostics["loss"], diagnostics["grad_norm"], optax.tree.norm(train.params))
+        finite = jnp.all(jnp.isfinite(jnp.stack(norms)))
         diverged = state.diverged | (~state.stopped & ~finite)
         train = _freeze(state.stopped | diverged, state.train, train)
         return state._replace(train=train, diverged=diverged), diagnostics
@@ -219,58 +216,123 @@ def stack_batches(task: Task, seeds: Sequence[int], step: int, call: Call):
     return stack([batches_of(seed) for seed in seeds])
 
 
+class _Group(NamedTuple):
+    """One group of seeds and what does not change while it trains."""
+
+    seeds: tuple[int, ...]
+    seed_data: Any
+    eval_batches: Any
+    init_args: tuple
+
+
+def _make_group(task: Task, seeds: tuple[int, ...]) -> _Group:
+    seed_data = stack([task.seed_data(seed) for seed in seeds])
+    first_batch = stack([task.batch(0, seed) for seed in seeds])
+    init_args = (np.asarray(seeds, np.uint32), task.data, seed_data, first_batch)
+    return _Group(seeds, seed_data, number_batches(task.eval_batches("validation")), init_args)
+
+
 def _fit_group(
     task: Task,
     programs: Programs,
     run: Run,
-    seeds: Sequence[int],
+    group: _Group,
     store: Checkpoints | None,
     log: MetricsLog,
     stopwatch: Stopwatch,
 ) -> Fit:
     """Trains one group of seeds from where its checkpoints end."""
-    seed_data = stack([task.seed_data(seed) for seed in seeds])
-    first_batch = stack([task.batch(0, seed) for seed in seeds])
-    init_args = (np.asarray(seeds, np.uint32), task.data, seed_data, first_batch)
-    validation = list(task.eval_batches("validation"))
-    eval_batches = stack(validation) if validation else None
-    saved = store.restore(jax.eval_shape(programs.init, *init_args)) if store else None
+    if run.stopping != "none" and group.eval_batches is None:
+        raise InputError(f"--stopping {run.stopping} needs validations: this task has none.")
+    saved = store.restore(_template(programs, group)) if store else None
     if saved:
         step, state, resumed = saved.step, saved.state, saved.progress["resumed"] + 1
         stopwatch.resume(saved.progress["seconds"])
     else:
         step, resumed = 0, 0
         with stopwatch.measure("train"):
-            state = programs.init(*init_args)
-    log.start_group(seeds, step)
-    active = np.any(~np.asarray(state.stopped | state.diverged))
+            state = programs.init(*group.init_args)
+    log.start_group(group.seeds, step)
+    active = ~(state.stopped | state.diverged)
+    going_on = bool(np.any(active))
 
     def save():
         log.flush()
         if store:
             store.save(step, state, {"resumed": resumed, "seconds": stopwatch.total()})
 
-    while step < run.num_steps and np.any(active):
-        call = next_call(step, run, validates=eval_batches is not None)
-        batches = stack_batches(task, seeds, step, call)
+    while step < run.num_steps and going_on:
+        call = next_call(step, run, validates=group.eval_batches is not None)
         with stopwatch.measure("train"):
-            state, trace = programs.call(
-                state, task.data, seed_data, batches, eval_batches if call.evaluate else None
-            )
-            # waits for the call before this one only, so that the device is never idle
-            active, before = trace["active"][:, -1], active
-            ended = not np.any(before)
-        log.add(step, call, trace)
-        previous, step = step, step + call.rounds * call.steps
-        ended = ended or step >= run.num_steps
+            batches = stack_batches(task, group.seeds, step, call)
+            eval_batches = group.eval_batches if call.evaluate else None
+            state, trace = programs.call(state, task.data, group.seed_data, batches, eval_batches)
+            # waits for the call before this one only, so that the device is not idle
+            going_on, active = bool(np.any(active)), trace["active"][:, -1]
+            log.add(step, call, trace)
+        before, step = step, step + call.rounds * call.steps
         every = run.checkpoint_every
-        if not ended and every and step // every > previous // every:
+        if going_on and step < run.num_steps and every and step // every > before // every:
             save()
     with stopwatch.measure("train"):
         jax.block_until_ready(state)
     if not saved or step > saved.step:
         save()
-    return Fit(tuple(seeds), state, programs.final(state), resumed)
+    return Fit(group.seeds, state, programs.final(state), resumed)
+
+
+def restore(
+    task: Task, optimizer: Optimizer, run: Run, checkpoints: Callable[[str], Checkpoints]
+) -> Fit:
+    """A run as its last checkpoints have it; nothing is trained or written.
+
+    Raises:
+      InputError: a group of seeds has no checkpoint, or one of another model.
+    """
+    placement = on_devices(run)
+    programs = make_programs(task, optimizer, run, placement)
+    fits = []
+    for seeds in run.seed_groups():
+        store = checkpoints(group_name(seeds))
+        saved = store.restore(_template(programs, _make_group(task, seeds)))
+        store.close()
+        if saved is None:
+            raise InputError(f"there is no checkpoint in {store.directory} yet: train first.")
+        selected = programs.final(saved.state)
+        fits.append(Fit(seeds, saved.state, selected, saved.progress["resumed"]))
+    return _join(fits)
+
+
+def check_start(task: Task, optimizer: Optimizer, run: Run) -> None:
+    """Traces the first state of a run, so that a mistake in its config shows before it costs."""
+    programs = make_programs(task, optimizer, run, on_devices(run))
+    group = _make_group(task, run.seed_groups()[0])
+    state = jax.eval_shape(programs.init, *group.init_args)
+    _, _, seed_data, batch = group.init_args
+
+    def loss(state, seed_data, batch):
+        inputs = Inputs(task.data, seed_data, batch)
+        return task.loss_fn(state.train.params, state.train.model_state, inputs, state.train.key)
+
+    jax.eval_shape(over_seeds(loss, (0, 0, 0)), state, seed_data, batch)
+
+
+def _template(programs: Programs, group: _Group) -> LoopState:
+    """The shapes of a group's state, on one device: a checkpoint is not tied to its devices."""
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        jax.eval_shape(programs.init, *group.init_args),
+    )
+
+
+def _join(fits: Sequence[Fit]) -> Fit:
+    return Fit(
+        seeds=tuple(seed for fit in fits for seed in fit.seeds),
+        state=_concatenate([fit.state for fit in fits]),
+        selected=_concatenate([fit.selected for fit in fits]),
+        resumed=max(fit.resumed for fit in fits),
+    )
 
 
 def _freeze(frozen: jax.Array, old, new):

@@ -67,13 +67,23 @@ class Run:
             if value < low:
                 option = "--" + name.replace("_", "-")
                 raise InputError(f"{option} is {value}; give {low} or more.")
+        if self.seed + self.num_seeds > 2**32:
+            raise InputError(f"--seed is {self.seed}; seeds are numbers below 2^32.")
+        if self.evaluate_only and (self.overwrite or self.record):
+            raise InputError(
+                "--evaluate-only trains nothing: leave out --overwrite, which removes the run, and "
+                "--record, which keeps the figures of a training."
+            )
         if self.eval_every % self.steps_per_call and self.steps_per_call % self.eval_every:
             raise InputError(
                 f"--eval-every {self.eval_every} and --steps-per-call {self.steps_per_call}: make "
                 "one a multiple of the other, so that few programs are compiled."
             )
-        if self.stopping != "none" and self.eval_every == 0:
-            raise InputError(f"--stopping {self.stopping} needs validations: --eval-every is 0.")
+        if self.stopping != "none" and not 0 < self.eval_every <= self.num_steps:
+            raise InputError(
+                f"--stopping {self.stopping} needs validations: --eval-every is {self.eval_every} "
+                f"of {self.num_steps} steps."
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -94,7 +94,14 @@ def patience(size: int) -> StoppingRule:
         state = Best(jnp.minimum(cost, state.cost), jnp.maximum(score, state.score), best, waited)
         return state, waited >= size
 
-    return StoppingRule(init, update, final=lambda state, selected: state.selected)
+    def final(state, selected):
+        """Before the first validation there is no best: the last are tested."""
+        seen = jnp.isfinite(state.cost)
+        return jax.tree.map(
+            lambda best, last: jnp.where(seen, best, last), state.selected, selected
+        )
+
+    return StoppingRule(init, update, final)
 
 
 def stopping_rule(name: StoppingName, size: int) -> StoppingRule:

@@ -48,12 +48,12 @@ def default_workdir(experiment: str, preset: str, config) -> Path:
 
 
 @contextlib.contextmanager
-def open_workdir(path: Path, experiment: str, preset: str, config) -> Iterator[None]:
-    """Takes a folder for this run, alone; a config other than the one it holds is refused.
+def open_workdir(path: Path, experiment: str, config) -> Iterator[None]:
+    """Takes a folder for this run, alone; changes nothing in it (see `claim`).
 
     Raises:
-      InputError: another process is writing there; the folder holds another run, or something
-        else; it cannot be written to.
+      InputError: another process is writing there; the folder holds a run with another config and
+        `--overwrite` is not given, or something else than a run; it cannot be written to.
     """
     lock = filelock.FileLock(path / ".lock")
     with naming_workdir(path):
@@ -65,11 +65,28 @@ def open_workdir(path: Path, experiment: str, preset: str, config) -> Iterator[N
                 f"another process is writing to {path}: wait for it, or give another --workdir."
             ) from None
     try:
-        with naming_workdir(path):
-            _claim(path, experiment, preset, config)
+        _check(path, experiment, config)
         yield
     finally:
         lock.release()
+
+
+def claim(path: Path, experiment: str, preset: str, config, commit: str) -> list[str]:
+    """Writes config.json into an opened folder, clearing what `--overwrite` gives up.
+
+    Called when the config has proved itself on the data, so that a mistake costs nothing. Returns
+    the commits of the code that this run was trained by, this one the last.
+    """
+    commits = []
+    if config.run.overwrite:
+        _clear(path)
+    elif _has_checkpoint(path):
+        commits = read_json(path / CONFIG).get("commits", [])
+    commits = [*(each for each in commits if each != commit), commit]
+    record = {"experiment": experiment, "preset": preset, "commits": commits}
+    with naming_workdir(path):
+        write_json(path / CONFIG, record | {"config": to_dict(config)})
+    return commits
 
 
 @contextlib.contextmanager
@@ -135,29 +152,27 @@ def _convert(kind, value):
     return tuple(value) if isinstance(value, list) else value
 
 
-def _claim(path: Path, experiment: str, preset: str, config) -> None:
-    """Writes config.json; one that is there must agree, or what it belongs to is cleared away."""
-    record = {"experiment": experiment, "preset": preset, "config": to_dict(config)}
+def _check(path: Path, experiment: str, config) -> None:
+    """Refuses a folder of something else, and a run with another config that has been saved."""
     file = path / CONFIG
     if not file.exists():
-        strangers = sorted(entry.name for entry in path.iterdir() if entry.name != ".lock")
+        entries = (entry.name for entry in path.iterdir() if entry.suffix != ".part")
+        strangers = sorted(name for name in entries if name != ".lock")
         if strangers:
             raise InputError(
                 f"{path} is not empty and not the workdir of a run (it holds {strangers[0]!r}): "
                 "give another --workdir."
             )
-        write_json(file, record)
-        return
-    if config.run.overwrite:
-        _clear(path)
-        write_json(file, record)
         return
     before = read_json(file)
     if before["experiment"] != experiment:
         raise InputError(f"{path} holds a run of {before['experiment']}: give another --workdir.")
-    _refuse_changes(path, from_dict(type(config), before["config"]), config)
-    if not config.run.evaluate_only:
-        write_json(file, record)
+    if not config.run.overwrite and _has_checkpoint(path):
+        _refuse_changes(path, from_dict(type(config), before["config"]), config)
+
+
+def _has_checkpoint(path: Path) -> bool:
+    return any(entry.name.isdigit() for entry in (path / CHECKPOINTS).glob("*/*"))
 
 
 def _refuse_changes(path: Path, before, config) -> None:

@@ -41,11 +41,14 @@ def test_code_that_is_not_committed_is_refused(tmp_path):
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-m", "first")
     ledger.require_clean_tree(tmp_path)
-    assert len(ledger.commit(tmp_path)) == 12
+    head = ledger.provenance(tmp_path)
+    assert len(head) == 12
     (tmp_path / "results.json").write_text("[]")
     (tmp_path / "README.md").write_text("table")
     ledger.require_clean_tree(tmp_path)
+    assert ledger.provenance(tmp_path) == head
     (tmp_path / "model.py").write_text("width = 2\n")
+    assert ledger.provenance(tmp_path) == head + ledger.CHANGED
     with pytest.raises(InputError, match=r"model\.py is not committed"):
         ledger.require_clean_tree(tmp_path)
 
@@ -54,6 +57,7 @@ def test_without_a_checkout_nothing_is_recorded(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     with pytest.raises(InputError, match="needs a git checkout"):
         ledger.require_clean_tree(tmp_path)
+    assert ledger.provenance(tmp_path) == ""
 
 
 def test_the_table_prints_percent_and_the_gap():

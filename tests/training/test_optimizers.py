@@ -1,7 +1,5 @@
 """Optimizers by name: every one of optax through the shared step, and what is put around them."""
 
-import inspect
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +10,6 @@ from structdl.errors import InputError
 from structdl.training.loop import fit
 from structdl.training.optimizers import OptimizerConfig, available_optimizers, make_optimizer
 from structdl.training.run import Run
-from structdl.training.state import init_train_state
-from structdl.training.step import make_train_step
 from structdl.training.task import Inputs
 
 
@@ -45,40 +41,6 @@ def by_hand(task, transform, num_steps: int, accumulate: int = 1):
             params, waiting = optax.apply_updates(params, updates), []
         kernels.append(np.asarray(params["kernel"]))
     return kernels
-
-
-@pytest.mark.filterwarnings("ignore:`optimistic_adam` is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("name", sorted(available_optimizers()))
-def test_every_optimizer_of_optax_steps_with_one_trace(name, regression):
-    """One compile each, also at another learning rate, and finite parameters."""
-    kwargs = {"key": 0} if name == "noisy_sgd" else {}
-    # those that find their own rate start from one too small to see in four steps
-    rate = inspect.signature(available_optimizers()[name]).parameters.get("learning_rate")
-    has_default = rate is not None and isinstance(rate.default, float)
-    optimizer = make_optimizer(OptimizerConfig(name, None if has_default else 1e-3, kwargs))
-    params, state = regression.init(jax.random.key(1), None)
-    step, traces = make_train_step(regression, optimizer), []
-
-    def counted(train_state, inputs):
-        traces.append(name)
-        return step(train_state, inputs)
-
-    compiled = jax.jit(counted, donate_argnums=0)
-    train_state = init_train_state(params, state, optimizer, jax.random.key(2))
-    before = np.asarray(params["kernel"])
-    for number in range(6):
-        batch = jax.tree.map(jnp.asarray, regression.batch(number, 0))
-        train_state, diagnostics = compiled(train_state, Inputs(regression.data, (), batch))
-    if rates := {key for key in train_state.hyperparams if key.endswith("learning_rate")}:
-        changed = {key: train_state.hyperparams[key] * 3 for key in rates}
-        train_state = train_state._replace(hyperparams=train_state.hyperparams | changed)
-        train_state, diagnostics = compiled(train_state, Inputs(regression.data, (), batch))
-    assert traces == [name]
-    assert np.isfinite(diagnostics["loss"])
-    after = np.asarray(optimizer.eval_params(train_state.opt_state, train_state.params)["kernel"])
-    assert np.isfinite(after).all()
-    # an optimizer that does nothing would pass all of the above
-    assert not np.array_equal(np.asarray(train_state.params["kernel"]), before)
 
 
 def test_the_list_of_optimizers_holds_the_card_and_no_building_blocks():

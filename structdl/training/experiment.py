@@ -1,0 +1,147 @@
+"""What an experiment tells of itself: presets, the figures they reproduce, rows of the ledger."""
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from structdl.errors import InputError
+from structdl.training import ledger
+from structdl.training.loop import Fit
+from structdl.training.task import Task
+from structdl.training.workdir import identity
+
+# how many seeds there are and how they are grouped does not change what a seed computes
+SEED_OPTIONS = ("seed", "num-seeds", "seed-mode", "seeds-per-call")
+
+
+class Published(NamedTuple):
+    """A figure that a preset reproduces, in the unit of its metric."""
+
+    metric: str  # as in summary.json, say test_accuracy
+    value: float
+    source: str  # paper and table; "recalled" where it was not read again
+    where: Mapping[str, Any] = {}  # options by which it differs from the preset, say split: random
+
+
+class Preset(NamedTuple):
+    """A named config, and what its paper reports.
+
+    Fields:
+      config: the experiment's Config.
+      system: what the ledger calls the model.
+      dataset: what the ledger calls the data.
+      about: one line for lists of presets.
+      published: the figures that it reproduces.
+      varied: options that make a row of their own in the ledger, say a split.
+      metrics: which of the summary's metrics a ledger row is kept of.
+      proxy: whether the data stands in for a paper's that cannot be had.
+      picture: which of the run's pictures `--record` copies beside the README, as PRESET.png.
+    """
+
+    config: Any
+    system: str
+    dataset: str
+    about: str
+    published: Sequence[Published] = ()
+    varied: Sequence[str] = ()
+    metrics: Sequence[str] = ("test_accuracy",)
+    proxy: bool = False
+    picture: str = ""
+
+
+class Experiment(NamedTuple):
+    """What the command line must know of an experiment.
+
+    Fields:
+      name: that of its directory.
+      directory: where its results.json lies.
+      presets: by name; the first is the default.
+      make_task: `config -> Task`.
+      draw: `(config, task, fit, rows, folder)`: writes pictures there; rows are those of
+        metrics.jsonl.
+    """
+
+    name: str
+    directory: Path
+    presets: Mapping[str, Preset]
+    make_task: Callable[[Any], Task]
+    draw: Callable[[Any, Task, Fit, list[dict], Path], None]
+
+
+def departures(experiment: Experiment, preset: str, config) -> list[str]:
+    """The options by which a config is not its preset's, but for seeds and what presets vary."""
+    its = experiment.presets[preset]
+    free = {*SEED_OPTIONS, *its.varied}
+    old, new = identity(its.config), identity(config)
+    changed = sorted(name for name in old.keys() - free if old[name] != new[name])
+    return changed + (["num-steps"] if config.run.num_steps != its.config.run.num_steps else [])
+
+
+def published_figures(experiment: Experiment, preset: str, config) -> dict[str, Published]:
+    """The published figures that hold for this config, by metric; none where it departs."""
+    its = experiment.presets[preset]
+    if departures(experiment, preset, config):
+        return {}
+    default, chosen = identity(its.config), identity(config)
+    return {
+        figure.metric: figure
+        for figure in its.published
+        if all(chosen[name] == figure.where.get(name, default[name]) for name in its.varied)
+    }
+
+
+def require_recordable(experiment: Experiment, preset: str, config) -> None:
+    """Raises InputError where `--record` would not keep a preset's figures of committed code."""
+    if changed := departures(experiment, preset, config):
+        raise InputError(
+            f"--record keeps the figures of presets, and --{changed[0]} is not that of {preset}: "
+            "leave it out, or add a preset."
+        )
+    ledger.require_clean_tree(experiment.directory)
+
+
+def ledger_rows(experiment: Experiment, preset: str, config, summary, argv) -> list[dict]:
+    """The ledger's rows of a finished run, one for each metric that its preset keeps.
+
+    Raises:
+      InputError: the run was trained by code that is not committed, or by several commits.
+    """
+    its = experiment.presets[preset]
+    (commit, *others) = summary["commits"]
+    if others or not commit or commit.endswith(ledger.CHANGED):
+        raise InputError(
+            f"--record keeps figures of one commit, and this run was trained by "
+            f"{', '.join(summary['commits']) or 'unknown code'}: train it again with --overwrite."
+        )
+    published, chosen = published_figures(experiment, preset, config), identity(config)
+    words = [word for word in argv if word not in ("--record", "--overwrite")]
+    shared = {
+        "system": its.system,
+        "preset": preset,
+        "dataset": ", ".join([its.dataset, *(f"{chosen[name]} {name}" for name in its.varied)]),
+        "steps": summary["steps"]["mean"],
+        "seconds": round(sum(summary["seconds"].values()), 1),
+        "device": summary["device"],
+        "command": shlex.join(["python", "-m", f"experiments.{experiment.name}", *words]),
+        "commit": commit,
+        "versions": summary["versions"],
+        "date": ledger.today(),
+        "proxy": its.proxy,
+        "note": f"{summary['diverged']} seeds diverged" if summary["diverged"] else "",
+    }
+    rows = []
+    for metric in its.metrics:
+        values, figure = summary["metrics"][metric], published.get(metric)
+        rows.append(
+            shared
+            | {
+                "metric": metric,
+                "published": figure.value if figure else None,
+                "published_source": figure.source if figure else "",
+                "mean": values["mean"],
+                "std": values["std"],
+                "seeds": values["count"],
+            }
+        )
+    return rows
