@@ -16,28 +16,14 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Num
 
 from structdl.core.edge_layout import (
-    EdgeLayout,
-    edge_layout,
-    edge_list,
+    EdgeLayout as EdgeLayout,
+    edge_layout as edge_layout,
+    edge_list as edge_list,
     expand,
     reduce_table,
     sum_dtype,
     take,
 )
-
-__all__ = [
-    "EdgeLayout",
-    "edge_layout",
-    "edge_list",
-    "gather_receivers",
-    "gather_senders",
-    "gather_sum",
-    "segment_max",
-    "segment_mean",
-    "segment_min",
-    "segment_softmax",
-    "segment_sum",
-]
 
 Method = Literal["scatter", "tables"]
 

@@ -17,8 +17,7 @@ import numpy as np
 import tyro
 
 from structdl.errors import InputError, nearest_names
-from structdl.training import ledger
-from structdl.training import workdir as folder
+from structdl.training import ledger, workdir as folder
 from structdl.training.checkpoints import Checkpoints
 from structdl.training.evaluate import make_evaluate
 from structdl.training.experiment import (
