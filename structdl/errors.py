@@ -21,4 +21,4 @@ def nearest_names(name: str, known) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if near:
         return f"did you mean {' or '.join(map(repr, near))}?"
-    return f"known: {', '.join(known)}"
+    return f"known: {', '.join(known)}."

@@ -18,7 +18,8 @@ from structdl.training.task import Task
 def draw(config: Config, task: Task, result: Fit, rows: list[dict], folder: Path) -> None:
     """Writes learning_curves.png and, where the embedding is a plane, embedding.png."""
     if rows:
-        draw_learning_curves(rows, folder / "learning_curves.png")
+        title = f"{config.dataset}, {config.split} split"
+        draw_learning_curves(rows, title, folder / "learning_curves.png")
     if config.model.hidden[-1:] == (2,):
         draw_embedding(config, task, result, folder / "embedding.png")
 
@@ -63,8 +64,11 @@ def _draw_plane(axis, places: np.ndarray, task: Task, labelled: np.ndarray) -> N
     axis.set_ylabel("second hidden unit")
 
 
-def draw_learning_curves(rows: list[dict], path: Path) -> None:
-    """Loss and accuracy against the step: mean over the seeds still training, and their spread."""
+def draw_learning_curves(rows: list[dict], title: str, path: Path) -> None:
+    """Loss and accuracy against the step: mean over the seeds still training, and their spread.
+
+    A point of the training curves is the mean since the point before it.
+    """
     every_name = dict.fromkeys(name for row in rows for name in row)
     names = [name for name in every_name if name.endswith(("_loss", "_accuracy"))]
     quantities = sorted({name.split("_", 1)[1] for name in names}, reverse=True)
@@ -84,5 +88,6 @@ def draw_learning_curves(rows: list[dict], path: Path) -> None:
         axis.set_ylabel(quantity)
         axis.legend(frameon=False)
     num_seeds = len({row["seed"] for row in rows})
-    figure.suptitle(f"mean and standard deviation over {num_seeds} seeds" if num_seeds > 1 else "")
+    seeds = f": mean and standard deviation over {num_seeds} seeds" if num_seeds > 1 else ""
+    figure.suptitle(title + seeds)
     figure.savefig(path, dpi=120)

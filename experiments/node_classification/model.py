@@ -22,7 +22,7 @@ def make_model(config: Config, num_classes: int) -> GCN:
         num_classes=num_classes,
         activation={"relu": nn.relu, "tanh": nn.tanh}[config.model.activation],
         dropout_rate=config.model.dropout,
-        dense_head=config.model.dense_head,
+        dense_head=config.model.head == "dense",
     )
 
 

@@ -19,8 +19,8 @@ class ModelConfig:
     activation: Literal["relu", "tanh"] = "relu"
     dropout: float = 0.5
     """Of what enters each layer, the features included."""
-    dense_head: bool = False
-    """Whether the classifier is a dense layer instead of a graph convolution."""
+    head: Literal["convolution", "dense"] = "convolution"
+    """The classifier: a last graph convolution, or a dense layer."""
     l2: float = 5e-4
     """The penalty on the first layer's kernel W is l2 * |W|^2 / 2."""
 
@@ -44,7 +44,7 @@ KIPF = "Kipf and Welling 2017, table 2"
 # Kipf and Welling's appendix A: no features, three layers, one label a class
 KARATE = Config(
     dataset="karate",
-    model=ModelConfig((4, 4, 2), "tanh", dropout=0.0, dense_head=True, l2=0.0),
+    model=ModelConfig((4, 4, 2), "tanh", dropout=0.0, head="dense", l2=0.0),
     optimizer=OptimizerConfig("adam", 0.01),
     run=Run(num_steps=300, eval_every=0, steps_per_call=50, log_every=10, checkpoint_every=100),
 )

@@ -1,5 +1,8 @@
 """Checkpoints of one group of seeds: the only place that knows orbax."""
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +38,7 @@ class Checkpoints:
             create=not read_only,
             read_only=read_only,
         )
-        with naming_workdir(self.directory):
+        with naming_workdir(self.directory), _without_warnings():
             self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def save(self, step: int, state: LoopState, progress: dict[str, Any]) -> None:
@@ -53,7 +56,10 @@ class Checkpoints:
             try:
                 self._manager.save(step, args=args)
                 self._manager.wait_until_finished()
-            except ValueError as error:  # so tensorstore tells of a full disk
+            except (OSError, ValueError) as error:  # tensorstore's word for a full disk
+                # what the saving threads still log at exit says no more than this error
+                for name in ("asyncio", "concurrent.futures"):
+                    logging.getLogger(name).setLevel(logging.CRITICAL)
                 raise OSError(str(error).splitlines()[0]) from error
 
     def restore(self, template: LoopState) -> Saved | None:
@@ -80,3 +86,15 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Orbax warns that a folder opened for reading is read-only."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

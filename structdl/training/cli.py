@@ -142,7 +142,8 @@ def describe(experiment: Experiment, preset: str, config, summary: dict[str, Any
     if summary["diverged"]:
         lines.append(f"  {summary['diverged']} of the seeds diverged and are not in the means")
     seconds = ", ".join(f"{kind} {value:.1f} s" for kind, value in summary["seconds"].items())
-    lines.append(f"  {summary['parameters']} parameters; {seconds}")
+    steps = f"{summary['steps']['mean']:.4g} of {config.run.num_steps} steps"
+    lines.append(f"  {summary['parameters']} parameters; {steps}; {seconds}")
     return "\n".join(lines)
 
 
@@ -198,6 +199,13 @@ def _train(config, task: Task, optimizer, path: Path, stopwatch: Stopwatch) -> F
             log=log,
             stopwatch=stopwatch,
         )
+    except TypeError as error:
+        if "forward-mode autodiff" not in str(error):
+            raise
+        raise InputError(
+            f"optimizer {config.optimizer.name!r} takes forward-mode derivatives, which this "
+            "model's custom derivatives do not have: choose another --optimizer.name."
+        ) from error
     finally:
         log.close()
 

@@ -197,6 +197,12 @@ def test_bad_options_are_named(options, words, tmp_path, capsys):
     assert words in refused(capsys, *options, "--workdir", str(tmp_path / "run"))
 
 
+def test_an_optimizer_that_needs_forward_mode_is_told_so(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("structdl.core.segment._FEW_EDGES", 0)
+    options = ["--optimizer.name", "sophia", "--workdir", str(tmp_path)]
+    assert "forward-mode derivatives" in refused(capsys, "karate", *SHORT, *options)
+
+
 def test_a_misspelt_option_is_corrected(capsys, tmp_path):
     assert "--num-seeds" in refused(capsys, "karate", "--num-seed", "3")
 
