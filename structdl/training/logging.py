@@ -59,7 +59,7 @@ class Stopwatch:
 class MetricsLog:
     """One line of JSON a seed and round, curves for TensorBoard, and a bar on a terminal.
 
-    Traces stay on the device until they are written, so that logging does not hold the device up.
+    Traces stay on the device until they are written; a write waits for the last of them.
     Without a workdir the rows are kept in `rows`.
 
     Args:
@@ -134,7 +134,7 @@ class MetricsLog:
         rows = []
         for index, seed in enumerate(self._seeds):
             if at["step"][index] == step:  # a frozen seed stays behind
-                scalars = {name: round(float(value[index]), 6) for name, value in values.items()}
+                scalars = {name: float(f"{value[index]:.7g}") for name, value in values.items()}
                 rows.append({"seed": seed, "step": step, **scalars})
         return rows
 

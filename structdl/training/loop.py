@@ -267,7 +267,7 @@ def _fit_group(
             batches = stack_batches(task, group.seeds, step, call)
             eval_batches = group.eval_batches if call.evaluate else None
             state, trace = programs.call(state, task.data, group.seed_data, batches, eval_batches)
-            # waits for the call before this one only, so that the device is not idle
+            # asks the call before this one, so that the device has work while the host waits
             going_on, active = bool(np.any(active)), trace["active"][:, -1]
             log.add(step, call, trace)
         before, step = step, step + call.rounds * call.steps
@@ -304,7 +304,11 @@ def restore(
 
 
 def check_start(task: Task, optimizer: Optimizer, run: Run) -> None:
-    """Traces the first state of a run, so that a mistake in its config shows before it costs."""
+    """Traces a run's first state and loss, so that a mistake in its config shows at no cost.
+
+    Raises:
+      InputError: whatever the task's functions refuse, or devices that the seeds do not fit.
+    """
     programs = make_programs(task, optimizer, run, on_devices(run))
     group = _make_group(task, run.seed_groups()[0])
     state = jax.eval_shape(programs.init, *group.init_args)

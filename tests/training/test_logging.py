@@ -43,7 +43,7 @@ def test_rows_are_means_since_the_last_rows_and_leave_frozen_seeds_out(tmp_path)
     log.add(0, Call(1, 2, False), trace([2, 2], [2.0, 4.0], [5.0, 10.0]))
     assert not (tmp_path / "metrics.jsonl").exists(), "nothing is written between the writes"
     # seed 6 froze at step 3
-    log.add(2, Call(1, 2, True), trace([4, 3], [6.0, 8.0], [10.0, 10.0], validation=[0.5, 0.6]))
+    log.add(2, Call(1, 2, True), trace([4, 3], [6.0, 8.0], [10.0, 10.0], validation=[1.25e-9, 0.6]))
     log.close()
     (row,) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert row == {
@@ -51,14 +51,14 @@ def test_rows_are_means_since_the_last_rows_and_leave_frozen_seeds_out(tmp_path)
         "step": 4,
         "train_loss": 2.0,
         "train_accuracy": 0.75,
-        "validation_loss": 0.5,
+        "validation_loss": 1.25e-9,  # digits, not decimals, are kept
     }
     curves = {
         (value.tag, event.step): value.simple_value
         for event in read_events(tmp_path)
         for value in event.summary.value
     }
-    assert curves["validation_loss/seeds-5-6", 4] == 0.5
+    assert curves["validation_loss/seeds-5-6", 4] == np.float32(1.25e-9)
 
 
 def test_a_resumed_log_is_cut_back_for_its_own_seeds_only(tmp_path):
