@@ -98,15 +98,18 @@ def dropout(
 
 
 def _bernoulli(key: Key[Array, ""], probability: float, shape: tuple[int, ...]):
-    """True with that probability, to 1 in 65 536: two draws from each random word.
+    """True with that probability, to 1 in 65 536, from as few random words as will do.
 
-    Hashing words is a quarter of a training step on sparse features; half of them will do.
+    Hashing words is a quarter of a training step on sparse features. A draw takes as many bits
+    as the probability has: 1 for a half, 2 for a quarter, at most 16.
     """
-    size = math.prod(shape)
-    words = jax.random.bits(key, (-(-size // 2),), jnp.uint32)
-    draws = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:size]
-    # in 32 bits, since the threshold of probability 1 is one more than 16 bits hold
-    return (draws.astype(jnp.int32) < round(probability * 2**16)).reshape(shape)
+    threshold = round(probability * 2**16)
+    bits = next(bits for bits in (1, 2, 4, 8, 16) if threshold % 2 ** (16 - bits) == 0)
+    size, draws_per_word = math.prod(shape), 32 // bits
+    words = jax.random.bits(key, (-(-size // draws_per_word), 1), jnp.uint32)
+    shifts = jnp.arange(0, 32, bits, dtype=jnp.uint32)[None]
+    draws = ((words >> shifts) & (2**bits - 1)).reshape(-1)[:size]
+    return (draws < threshold >> (16 - bits)).reshape(shape)
 
 
 def normalize_rows(matrix) -> scipy.sparse.csr_array:
