@@ -1,6 +1,5 @@
 """The command line that every experiment shares, from the preset's name to summary.json."""
 
-import hashlib
 import json
 import os
 import platform
@@ -30,6 +29,8 @@ from structdl.training.logging import MetricsLog, Stopwatch
 from structdl.training.loop import Fit, check_start, fit, restore
 from structdl.training.metrics import summarize
 from structdl.training.optimizers import Optimizer, make_optimizer
+from structdl.training.profiling import Profile
+from structdl.training.runtime import keep_compiled_programs, keep_freed_memory
 from structdl.training.task import Task
 
 SPLITS = ("validation", "test")
@@ -59,7 +60,8 @@ def run_experiment(experiment: Experiment, argv: Sequence[str]) -> dict[str, Any
     if "--list-presets" in argv:
         print(list_presets(experiment))
         return None
-    _keep_compiled_programs()
+    keep_compiled_programs()
+    keep_freed_memory()
     preset, config = parse(experiment, argv)
     optimizer = make_optimizer(config.optimizer)  # before any data is touched
     config.run.validate()
@@ -83,6 +85,11 @@ def _run_in_workdir(experiment, preset, config, optimizer, path: Path) -> dict[s
         if finished.exists() and not (run.evaluate_only or run.overwrite):
             summary = folder.read_json(finished)
             if summary["config"]["run"]["num_steps"] == config.run.num_steps:
+                if run.profile:
+                    raise InputError(
+                        f"{path} is finished, and --profile watches a training: give --overwrite "
+                        "or another --workdir."
+                    )
                 print("finished before:", end=" ")
                 return summary
         task = experiment.make_task(config)
@@ -190,14 +197,16 @@ def _train_and_test(
 def _train(config, task: Task, optimizer, path: Path, stopwatch: Stopwatch) -> Fit:
     total_steps = config.run.num_steps * config.run.num_seeds
     log = MetricsLog(path, total_steps=total_steps, every=config.run.log_every)
+    profile = Profile(path / folder.PROFILE if config.run.profile else None)
     try:
-        return fit(
+        result = fit(
             task,
             optimizer,
             config.run,
             checkpoints=lambda group: Checkpoints(path / folder.CHECKPOINTS / group),
             log=log,
             stopwatch=stopwatch,
+            profile=profile,
         )
     except TypeError as error:
         if "forward-mode autodiff" not in str(error):
@@ -208,6 +217,9 @@ def _train(config, task: Task, optimizer, path: Path, stopwatch: Stopwatch) -> F
         ) from error
     finally:
         log.close()
+    if config.run.profile:
+        print(f"profile\n{profile.table()}")
+    return result
 
 
 def _restore(config, task: Task, optimizer, path: Path) -> Fit:
@@ -260,21 +272,6 @@ def _summary(experiment, preset, config, result: Fit, metrics, stopwatch: Stopwa
         "device": device(),
         "versions": _versions(),
     }
-
-
-def _keep_compiled_programs() -> None:
-    """Turns on JAX's cache of compiled programs, where the user has not placed it himself.
-
-    A folder for each kind of processor: a program compiled for another one might not run.
-    """
-    if jax.config.jax_compilation_cache_dir is None:
-        cpu = Path("/proc/cpuinfo")
-        features = cpu.read_text().split("\n\n")[0] if cpu.exists() else platform.processor()
-        flags = [line for line in features.splitlines() if line.startswith(("flags", "Features"))]
-        kind = hashlib.sha256(f"{platform.machine()} {flags}".encode()).hexdigest()[:8]
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(cache / "structdl" / f"jax-{kind}"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def device() -> str:

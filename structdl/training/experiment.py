@@ -119,7 +119,7 @@ def ledger_rows(experiment: Experiment, preset: str, config, summary, argv) -> l
     shared = {
         "system": its.system,
         "preset": preset,
-        "dataset": ", ".join([its.dataset, *(f"{chosen[name]} {name}" for name in its.varied)]),
+        "dataset": _dataset(its, chosen),
         "steps": summary["steps"]["mean"],
         "seconds": round(sum(summary["seconds"].values()), 1),
         "device": summary["device"],
@@ -145,3 +145,31 @@ def ledger_rows(experiment: Experiment, preset: str, config, summary, argv) -> l
             }
         )
     return rows
+
+
+def unmeasured_rows(experiment: Experiment, rows: Sequence[dict]) -> list[dict]:
+    """A row without a measurement for each published figure that the ledger has none of."""
+    measured = {(row["preset"], row["dataset"], row["metric"]) for row in rows}
+    found = []
+    for name, its in experiment.presets.items():
+        default = identity(its.config)
+        for figure in its.published:
+            dataset = _dataset(its, {**default, **figure.where})
+            if (name, dataset, figure.metric) not in measured:
+                found.append(
+                    {
+                        "system": its.system,
+                        "preset": name,
+                        "dataset": dataset,
+                        "metric": figure.metric,
+                        "published": figure.value,
+                        "mean": None,
+                        "proxy": its.proxy,
+                    }
+                )
+    return found
+
+
+def _dataset(preset: Preset, chosen: Mapping[str, Any]) -> str:
+    """What the ledger calls the data of a config: the set and the options that vary."""
+    return ", ".join([preset.dataset, *(f"{chosen[name]} {name}" for name in preset.varied)])

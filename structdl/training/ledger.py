@@ -2,6 +2,7 @@
 
 import datetime
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ def read_rows(directory: Path) -> list[dict[str, Any]]:
     return read_json(file) if file.exists() else []
 
 
-def record(directory: Path, rows: list[dict[str, Any]]) -> None:
-    """Adds rows to an experiment's ledger; one of the same key is replaced."""
-    fresh = {tuple(row[name] for name in KEY): row for row in read_rows(directory)}
-    fresh |= {tuple(row[name] for name in KEY): row for row in rows}
-    write_json(directory / RESULTS, [fresh[key] for key in sorted(fresh)])
+def record(directory: Path, rows: list[dict[str, Any]], key: Sequence[str] = KEY) -> None:
+    """Adds rows to a directory's ledger; one of the same key is replaced."""
+    fresh = {tuple(row[name] for name in key): row for row in read_rows(directory)}
+    fresh |= {tuple(row[name] for name in key): row for row in rows}
+    write_json(directory / RESULTS, [fresh[name] for name in sorted(fresh)])
 
 
 def require_clean_tree(directory: Path) -> None:
@@ -68,28 +69,29 @@ def _git(directory: Path, *args: str) -> str:
 
 
 def format_table(rows: list[dict[str, Any]]) -> str:
-    """A Markdown table of the ledger's rows: published, ours, and the gap between them."""
+    """A Markdown table of the ledger's rows: published, ours, and the gap between them.
+
+    A row whose mean is None says what is not measured.
+    """
     header = "| system | data | metric | published | ours | gap | seeds | steps | s | machine |"
     lines = [header, "|" + "---|" * header.count(" | ") + "---|"]
-    for row in rows:
-        scale, unit = (100, " %") if row["metric"].endswith("accuracy") else (1, "")
-        published, gap = "", ""
-        if row["published"] is not None:
-            published = f"{row['published'] * scale:.4g}{unit}"
-            gap = f"{(row['mean'] - row['published']) * scale:+.2f}"
-        ours = f"{row['mean'] * scale:.2f} ± {row['std'] * scale:.2f}{unit}"
-        proxy = " (proxy)" if row["proxy"] else ""
-        cells = [
-            f"{row['system']} (`{row['preset']}`){proxy}",
-            row["dataset"],
-            row["metric"].replace("_", " "),
-            published,
-            ours,
-            gap,
+    return "\n".join(lines + [f"| {' | '.join(_cells(row))} |" for row in rows])
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    scale, unit = (100, " %") if row["metric"].endswith("accuracy") else (1, "")
+    published = "" if row["published"] is None else f"{row['published'] * scale:.4g}{unit}"
+    if row["mean"] is None:
+        measured = ["not measured", *[""] * 5]
+    else:
+        gap = row["published"] is not None
+        measured = [
+            f"{row['mean'] * scale:.2f} ± {row['std'] * scale:.2f}{unit}",
+            f"{(row['mean'] - row['published']) * scale:+.2f}" if gap else "",
             str(row["seeds"]),
             f"{row['steps']:.0f}",
             f"{row['seconds']:.0f}",
             row["device"],
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    system = f"{row['system']} (`{row['preset']}`){' (proxy)' if row['proxy'] else ''}"
+    return [system, row["dataset"], row["metric"].replace("_", " "), published, *measured]

@@ -13,18 +13,9 @@ import numpy as np
 from tqdm import tqdm
 
 from structdl.training.metrics import means
+from structdl.training.profiling import compilations
 from structdl.training.seeds import group_name
 from structdl.training.workdir import naming_workdir
-
-_compile_events = [0]
-
-
-def _count_compilation(event: str, duration: float, **details) -> None:
-    if event == "/jax/core/compile/backend_compile_duration":
-        _compile_events[0] += 1
-
-
-jax.monitoring.register_event_duration_secs_listener(_count_compilation)
 
 
 class Stopwatch:
@@ -43,10 +34,10 @@ class Stopwatch:
     @contextlib.contextmanager
     def measure(self, kind: str) -> Iterator[None]:
         """Times a block."""
-        compiled, start = _compile_events[0], time.perf_counter()
+        compiled, start = compilations().count, time.perf_counter()
         yield
         seconds = time.perf_counter() - start
-        self._here["compile" if _compile_events[0] > compiled else kind] += seconds
+        self._here["compile" if compilations().count > compiled else kind] += seconds
 
     def resume(self, seconds: dict[str, float]) -> None:
         """Takes over what earlier processes counted; later checkpoints of theirs count more."""

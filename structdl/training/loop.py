@@ -19,6 +19,7 @@ from structdl.training.evaluate import evaluation_key, metric_totals, number_bat
 from structdl.training.logging import MetricsLog, Stopwatch
 from structdl.training.optimizers import Optimizer
 from structdl.training.parallel import Placement, on_devices
+from structdl.training.profiling import Profile
 from structdl.training.run import Run
 from structdl.training.seeds import group_name, over_seeds, stack
 from structdl.training.state import LoopState, init_loop_state, selected
@@ -51,6 +52,7 @@ def fit(
     checkpoints: Callable[[str], Checkpoints] | None = None,
     log: MetricsLog | None = None,
     stopwatch: Stopwatch | None = None,
+    profile: Profile | None = None,
 ) -> Fit:
     """Trains seeds run.seed to run.seed + run.num_seeds - 1, in groups that are vmapped.
 
@@ -59,12 +61,13 @@ def fit(
         it holds. Without it nothing is saved.
       log: where losses and validation metrics go.
       stopwatch: adds up seconds of compiling and training.
+      profile: watches the calls.
 
     Raises:
       InputError: a Run that cannot be carried out.
     """
     run.validate()
-    log, stopwatch = log or MetricsLog(None), stopwatch or Stopwatch()
+    watch = _Watch(log or MetricsLog(None), stopwatch or Stopwatch(), profile or Profile())
     placement = on_devices(run)
     programs = make_programs(task, optimizer, run, placement)
     task = task._replace(data=placement.replicate(task.data))
@@ -73,7 +76,7 @@ def fit(
         store = checkpoints(group_name(seeds)) if checkpoints else None
         try:
             group = _make_group(task, seeds)
-            fits.append(_fit_group(task, programs, run, group, store, log, stopwatch))
+            fits.append(_fit_group(task, programs, run, group, store, watch))
         finally:
             if store:
                 store.close()
@@ -216,6 +219,14 @@ def stack_batches(task: Task, seeds: Sequence[int], step: int, call: Call):
     return stack([batches_of(seed) for seed in seeds])
 
 
+class _Watch(NamedTuple):
+    """Who is told how a run goes."""
+
+    log: MetricsLog
+    stopwatch: Stopwatch
+    profile: Profile
+
+
 class _Group(NamedTuple):
     """One group of seeds and what does not change while it trains."""
 
@@ -238,10 +249,10 @@ def _fit_group(
     run: Run,
     group: _Group,
     store: Checkpoints | None,
-    log: MetricsLog,
-    stopwatch: Stopwatch,
+    watch: _Watch,
 ) -> Fit:
     """Trains one group of seeds from where its checkpoints end."""
+    log, stopwatch, profile = watch
     if run.stopping != "none" and group.eval_batches is None:
         raise InputError(f"--stopping {run.stopping} needs validations: this task has none.")
     saved = store.restore(_template(programs, group)) if store else None
@@ -264,11 +275,17 @@ def _fit_group(
     while step < run.num_steps and going_on:
         call = next_call(step, run, validates=group.eval_batches is not None)
         with stopwatch.measure("train"):
-            batches = stack_batches(task, group.seeds, step, call)
-            eval_batches = group.eval_batches if call.evaluate else None
-            state, trace = programs.call(state, task.data, group.seed_data, batches, eval_batches)
-            # asks the call before this one, so that the device has work while the host waits
-            going_on, active = bool(np.any(active)), trace["active"][:, -1]
+            with profile.input(active):
+                batches = stack_batches(task, group.seeds, step, call)
+            inputs = {
+                "seed_data": group.seed_data,
+                "batches": batches,
+                "eval_batches": group.eval_batches if call.evaluate else None,
+            }
+            with profile.call(call.rounds * call.steps, inputs):
+                state, trace = programs.call(state, task.data, *inputs.values())
+                # asks the call before this one, so that the device has work while the host waits
+                going_on, active = bool(np.any(active)), trace["active"][:, -1]
             log.add(step, call, trace)
         before, step = step, step + call.rounds * call.steps
         every = run.checkpoint_every
@@ -276,6 +293,7 @@ def _fit_group(
             save()
     with stopwatch.measure("train"):
         jax.block_until_ready(state)
+        profile.finish(active)
     if not saved or step > saved.step:
         save()
     return Fit(group.seeds, state, programs.final(state), resumed)

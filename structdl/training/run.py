@@ -45,7 +45,8 @@ class Run:
     """Start again, removing what the workdir holds of the run before."""
     evaluate_only: bool = dataclasses.field(default=False, metadata=FREE)
     """Test what the workdir holds, without training."""
-
+    profile: bool = dataclasses.field(default=False, metadata=FREE)
+    """Print what compiling, steps and input cost, and trace some steps for TensorBoard or xprof."""
     record: bool = dataclasses.field(default=False, metadata=FREE)
     """Write the figures to the experiment's results.json; the code must be committed."""
 
@@ -69,10 +70,10 @@ class Run:
                 raise InputError(f"{option} is {value}; give {low} or more.")
         if self.seed + self.num_seeds > 2**32:
             raise InputError(f"--seed is {self.seed}; seeds are numbers below 2^32.")
-        if self.evaluate_only and (self.overwrite or self.record):
+        if self.evaluate_only and (self.overwrite or self.record or self.profile):
             raise InputError(
-                "--evaluate-only trains nothing: leave out --overwrite, which removes the run, and "
-                "--record, which keeps the figures of a training."
+                "--evaluate-only trains nothing: leave out --overwrite, which removes the run, "
+                "--record, which keeps the figures of a training, and --profile, which watches it."
             )
         if self.eval_every % self.steps_per_call and self.steps_per_call % self.eval_every:
             raise InputError(

@@ -15,12 +15,13 @@ import filelock
 
 from structdl.errors import InputError
 
-CONFIG, SUMMARY, METRICS, CHECKPOINTS, FIGURES = (
+CONFIG, SUMMARY, METRICS, CHECKPOINTS, FIGURES, PROFILE = (
     "config.json",
     "summary.json",
     "metrics.jsonl",
     "checkpoints",
     "figures",
+    "profile",
 )
 
 
@@ -198,5 +199,5 @@ def _clear(path: Path) -> None:
     """Removes what a run writes besides its config, and nothing else."""
     for file in (path / SUMMARY, path / METRICS, *path.glob("events.out.tfevents.*")):
         file.unlink(missing_ok=True)
-    for folder in (path / CHECKPOINTS, path / FIGURES):
+    for folder in (path / CHECKPOINTS, path / FIGURES, path / PROFILE):
         shutil.rmtree(folder, ignore_errors=True)
