@@ -6,6 +6,8 @@ from itertools import chain
 from pathlib import Path
 
 from experiments import get, names
+from experiments.benchmarks import measure as benchmarks
+from structdl.training.experiment import unmeasured_rows
 from structdl.training.ledger import format_table, read_rows
 
 ROOT = Path(__file__).parent.parent
@@ -14,9 +16,20 @@ TABLE = re.compile(r"(<!-- results -->\n).*?(<!-- end of results -->)", re.DOTAL
 
 def tables() -> dict[Path, str]:
     """The table that belongs into each README, by its path."""
-    rows = {get(name).directory: read_rows(get(name).directory) for name in names()}
-    own = {directory / "README.md": format_table(each) for directory, each in rows.items()}
-    return {ROOT / "README.md": format_table([*chain.from_iterable(rows.values())])} | own
+    rows = {get(name).directory: _rows(name) for name in names()}
+    found = {directory / "README.md": format_table(each) for directory, each in rows.items()}
+    found[ROOT / "README.md"] = format_table([*chain.from_iterable(rows.values())])
+    measured = read_rows(benchmarks.DIRECTORY)
+    found[benchmarks.DIRECTORY / "README.md"] = benchmarks.format_table(measured)
+    return found
+
+
+def _rows(name: str) -> list[dict]:
+    """An experiment's rows in the order of its presets, then what is not measured."""
+    experiment = get(name)
+    measured, order = read_rows(experiment.directory), list(experiment.presets)
+    measured.sort(key=lambda row: order.index(row["preset"]))
+    return measured + unmeasured_rows(experiment, measured)
 
 
 def renewed(path: Path, table: str) -> str:
@@ -33,6 +46,8 @@ def main() -> None:
     options = parser.parse_args()
     found = tables()
     print(found[ROOT / "README.md"])
+    print()
+    print(found[benchmarks.DIRECTORY / "README.md"])
     if options.write:
         for path, table in found.items():
             path.write_text(renewed(path, table))

@@ -8,13 +8,18 @@ import numpy as np
 import pytest
 
 from experiments import get, names
+from experiments.benchmarks import measure as benchmarks
 from experiments.report import renewed, tables
 from structdl.training.cli import parse
-from structdl.training.experiment import ledger_rows
+from structdl.training.experiment import ledger_rows, unmeasured_rows
 from structdl.training.ledger import format_table, read_rows
 
 ROOT = Path(__file__).parent.parent
-READMES = [ROOT / "README.md", *(ROOT / "experiments" / name / "README.md" for name in names())]
+READMES = [
+    ROOT / "README.md",
+    benchmarks.DIRECTORY / "README.md",
+    *(ROOT / "experiments" / name / "README.md" for name in names()),
+]
 
 
 def blocks(path: Path, language: str) -> list[str]:
@@ -41,8 +46,11 @@ def test_every_command_of_an_experiment_parses(path):
         if words[:2] != ["python", "-m"]:
             continue
         *_, task = words[2].split(".")
-        assert task in names()
         seen += 1
+        if task == "benchmarks":
+            assert benchmarks.parse(words[3:]).family in benchmarks.FAMILIES
+            continue
+        assert task in names()
         if not {"--help", "--list-presets"} & set(words):
             preset, _ = parse(get(task), words[3:])
             assert preset in get(task).presets
@@ -85,6 +93,18 @@ def test_every_row_of_the_ledger_repeats_its_presets_published_figure(name):
         remade = ledger_rows(experiment, preset, config, summary, words[3:])
         (same,) = [each for each in remade if each["metric"] == row["metric"]]
         assert same | {"date": row["date"], "note": row["note"]} == row
+
+
+def test_a_published_figure_without_a_row_is_said_not_to_be_measured():
+    experiment = get("node_classification")
+    rows = read_rows(experiment.directory)
+    kept = [
+        row for row in rows if (row["preset"], row["dataset"]) != ("gcn-cora", rows[3]["dataset"])
+    ]
+    lost = [row for row in unmeasured_rows(experiment, kept) if row["preset"] == "gcn-cora"]
+    assert [(row["dataset"], row["mean"]) for row in lost] == [(rows[3]["dataset"], None)]
+    assert "| not measured |" in format_table(lost)
+    assert not [row for row in unmeasured_rows(experiment, rows) if row["preset"] == "gcn-cora"]
 
 
 def test_a_row_shows_its_gap():

@@ -1,0 +1,1 @@
+"""structdl against its peers: `python -m experiments.benchmarks FAMILY`."""

@@ -1,0 +1,19 @@
+"""A family of benchmarks whose outcome is known, for test_benchmarks.py."""
+
+import time
+
+from experiments.benchmarks.case import OURS, Case
+
+
+def sleeps(seconds: float):
+    return lambda: lambda: time.sleep(seconds)
+
+
+def fails():
+    raise ValueError("no bed")
+
+
+CASES = [
+    Case("sleep", {OURS: sleeps(0.004), "sleeper": sleeps(0.04)}, {"sleeper": 3.0}, {OURS: 2}),
+    Case("dies", {OURS: sleeps(0.001), "sleeper": fails}),
+]
