@@ -35,6 +35,8 @@ def identity(config, prefix: str = "") -> dict[str, Any]:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         name = prefix + field.name.replace("_", "-")
+        if _parts_of_union(_types_of(type(config))[field.name]):
+            fields[name] = type(value).__name__
         if dataclasses.is_dataclass(value):
             fields |= identity(value, "" if field.name == "run" else f"{name}.")
         elif field.metadata.get("identity", True):
@@ -124,8 +126,19 @@ def read_json(path: Path) -> Any:
 
 
 def to_dict(config) -> dict[str, Any]:
-    """All fields of a config as JSON values, run's among the others'."""
-    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    """All fields of a config as JSON values; of a union of dataclasses the class as "type" too."""
+    return json.loads(json.dumps(_fields(config), default=str))
+
+
+def _fields(config) -> dict[str, Any]:
+    found = {}
+    for name, kind in _types_of(type(config)).items():
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value):
+            union = {"type": type(value).__name__} if _parts_of_union(kind) else {}
+            value = union | _fields(value)
+        found[name] = value
+    return found
 
 
 def from_dict(kind: type, fields: dict[str, Any]):
@@ -134,14 +147,30 @@ def from_dict(kind: type, fields: dict[str, Any]):
     Raises:
       InputError: a field that this version's config does not have.
     """
-    types_of = typing.get_type_hints(kind)
+    types_of = _types_of(kind)
     unknown = fields.keys() - types_of.keys()
     if unknown:
         raise InputError(f"fields of another version of {kind.__name__}: {sorted(unknown)}.")
     return kind(**{name: _convert(types_of[name], value) for name, value in fields.items()})
 
 
+def _types_of(kind: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def _parts_of_union(kind) -> dict[str, type]:
+    """The dataclasses of a union by their names; none where it is no union of them."""
+    parts = kind.__args__ if isinstance(kind, types.UnionType) else ()
+    return {part.__name__: part for part in parts if dataclasses.is_dataclass(part)}
+
+
 def _convert(kind, value):
+    if parts := _parts_of_union(kind):
+        fields = dict(value)
+        if (name := fields.pop("type", None)) not in parts:
+            raise InputError(f"{name} is of another version: one of {sorted(parts)} is expected.")
+        return from_dict(parts[name], fields)
     if dataclasses.is_dataclass(kind):
         return from_dict(kind, value)
     if isinstance(kind, types.UnionType):
