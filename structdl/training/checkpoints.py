@@ -30,15 +30,15 @@ class Checkpoints:
 
         self.directory = Path(directory).resolve()
         self._args = ocp.args
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=None if read_only else keep,
-            enable_async_checkpointing=False,
-            # what a killed process left half written; a reader must not touch a writer's
-            cleanup_tmp_directories=not read_only,
-            create=not read_only,
-            read_only=read_only,
-        )
         with naming_workdir(self.directory), _without_warnings():
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=None if read_only else keep,
+                enable_async_checkpointing=False,
+                # what a killed process left half written; a reader must not touch a writer's
+                cleanup_tmp_directories=not read_only,
+                create=not read_only,
+                read_only=read_only,
+            )
             self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def save(self, step: int, state: LoopState, progress: dict[str, Any]) -> None:

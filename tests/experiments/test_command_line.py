@@ -74,9 +74,11 @@ def test_a_finished_run_prints_its_summary_and_raised_steps_go_on(tmp_path, caps
     chex.assert_trees_all_equal(*states)
 
 
-def test_load_run_gives_the_parameters_that_were_tested(tmp_path):
+def test_load_run_gives_the_parameters_that_were_tested(tmp_path, caplog):
     summary = run(tmp_path)
+    caplog.clear()
     config, task, params, _ = load_run(tmp_path)
+    assert not caplog.records, "orbax warns of a reader"
     assert config.dataset == "karate"
     inputs = task.data, task.seed_data(0), np.int32(2)
     correct, count = task.metrics(params, (), Inputs(*inputs), None)["accuracy"]
