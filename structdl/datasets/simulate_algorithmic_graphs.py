@@ -186,7 +186,7 @@ def babi18(rng: np.random.Generator, size: int) -> AlgorithmicGraph:
 
 
 TASKS = {
-    "shortest_path": AlgorithmicTask(shortest_path, "nodes", 1, 2, 4, (6, 12), 1000),
+    "shortest_path": AlgorithmicTask(shortest_path, "nodes", 1, 2, 4, (5, 10), 1000),
     "euler_circuit": AlgorithmicTask(euler_circuit, "nodes", 1, 2, 3, (6, 12), 50),
     "babi04": AlgorithmicTask(babi04, "node", 8, 4, 2, (4, 8), 50),
     "babi15": AlgorithmicTask(babi15, "node", 4, 1, 2, (4, 8), 50),
