@@ -75,3 +75,57 @@ def gru_step(
 
 def _affine(x, kernel, bias):
     return x @ kernel + bias.reshape((1,) * (x.ndim - 1) + bias.shape)
+
+
+class LSTMParams(NamedTuple):
+    """The parameters of an LSTM; the gates lie side by side: input, forget, candidate, output."""
+
+    input_kernel: jax.Array  # [in_features, 4 * hidden]
+    recurrent_kernel: jax.Array  # [hidden, 4 * hidden]
+    bias: jax.Array  # [4 * hidden]
+
+
+def lstm_step(
+    params: LSTMParams,
+    carry: tuple[Float[Array, "*batch hidden"], Float[Array, "*batch hidden"]],
+    x: Float[Array, "*batch in_features"],
+) -> tuple[
+    tuple[Float[Array, "*batch hidden"], Float[Array, "*batch hidden"]],
+    Float[Array, "*batch hidden"],
+]:
+    """One step of an LSTM; the carry is (cell, hidden), and the output is the new hidden state.
+
+    [i, f, g, o] = x W + hidden U + b
+    cell' = sigmoid(f) cell + sigmoid(i) tanh(g);  hidden' = sigmoid(o) tanh(cell')
+
+    Args:
+      params: W, U and b.
+      carry: (cell, hidden); zeros to begin with.
+      x: the input of this time step.
+
+    Reference: Hochreiter, Schmidhuber (1997), "Long short-term memory", Neural Computation 9;
+    the forget gate is that of Gers, Schmidhuber, Cummins (2000), "Learning to forget: continual
+    prediction with LSTM", Neural Computation 12.
+    """
+    return lstm_update(params, carry, x @ params.input_kernel)
+
+
+def lstm_update(
+    params: LSTMParams,
+    carry: tuple[Float[Array, "*batch hidden"], Float[Array, "*batch hidden"]],
+    projected: Float[Array, "*batch gates"],
+) -> tuple[
+    tuple[Float[Array, "*batch hidden"], Float[Array, "*batch hidden"]],
+    Float[Array, "*batch hidden"],
+]:
+    """`lstm_step` for an input that has met its kernel before: projected = x W.
+
+    It pays where one input serves several sequences, as a node does all its neighbours.
+    """
+    cell, hidden = carry
+    gates = projected + hidden @ params.recurrent_kernel
+    gates += jnp.broadcast_to(params.bias, gates.shape)
+    input_gate, forget_gate, candidate, output_gate = jnp.split(gates, 4, axis=-1)
+    cell = jax.nn.sigmoid(forget_gate) * cell + jax.nn.sigmoid(input_gate) * jnp.tanh(candidate)
+    hidden = jax.nn.sigmoid(output_gate) * jnp.tanh(cell)
+    return (cell, hidden), hidden
