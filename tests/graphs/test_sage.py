@@ -12,16 +12,18 @@ from jax.test_util import check_grads
 from structdl.core.segment import edge_layout
 from structdl.core.sparse import sparse_rows
 from structdl.errors import InputError
+from structdl.graphs.aggregators import (
+    PoolParams,
+    SampledNeighbours,
+    lstm_aggregate,
+    order_edges,
+)
 from structdl.graphs.graph import graph_from_edges
 from structdl.graphs.sage import (
     GraphSAGE,
-    PoolParams,
     SageConvolution,
     SageParams,
-    SampledNeighbours,
     l2_normalize,
-    lstm_aggregate,
-    order_edges,
     sage_convolution,
 )
 from structdl.graphs.sampling import neighbour_lists, sample_blocks
