@@ -5,8 +5,8 @@ are the same up to the numbering of their nodes are in the same split, which a h
 chooses: a network, which does not see the numbers, is tested on graphs it was not trained on.
 
 Reference: Li, Tarlow, Brockschmidt, Zemel (2016), "Gated graph sequence neural networks",
-arXiv:1511.05493, section 5. It trains on 50 examples of a bAbI task, selects on 50 and tests on
-1000, which are the default sizes here, except where a task says otherwise.
+arXiv:1511.05493, section 5. The authors' code trains on 50 examples of a bAbI task and selects on
+50, which are the default numbers here, except where a task says otherwise.
 """
 
 import dataclasses

@@ -81,7 +81,7 @@ def euler_circuit(rng: np.random.Generator, size: int) -> AlgorithmicGraph:
     circle, and a random connected graph as in `shortest_path`. Annotations: column 0 is 1 at the
     node where the circuit begins, column 1 at the second. Targets: 1 on the circuit, else 0.
 
-    Differs from the paper: it writes the circuit as a sequence, and has one distractor.
+    Differs from the paper: it writes the circuit as a sequence; the sizes and distractors are ours.
     """
     lengths = rng.integers(3, size + 1, 3)
     blocks = [_circle(lengths[0]), _circle(lengths[1]), _random_connected(rng, lengths[2])]
@@ -105,7 +105,7 @@ def babi04(rng: np.random.Generator, size: int) -> AlgorithmicGraph:
     q. Target: the one place that is a neighbour of p in that direction.
 
     Differs from the paper: one network learns all four directions, told by the annotation, where
-    the paper trains one for each.
+    the authors' code trains one for each kind of question.
     """
     steps = np.array([(0, 1), (0, -1), (1, 0), (-1, 0)])
     points, facts = [(0, 0)], []
