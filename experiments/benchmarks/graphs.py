@@ -1,6 +1,8 @@
-"""Graph layers: a GCN's training step and whole run on Cora, and one large aggregation."""
+"""Graph layers: training steps and a whole run on Cora, and one aggregation of growing size."""
 
+import dataclasses
 import functools
+import importlib
 import itertools
 import os
 import subprocess
@@ -10,26 +12,44 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.benchmarks import graphs_peers as peers
 from experiments.benchmarks.case import OURS, Case
 
-STEPS = 20  # of one compiled call, as the preset has it
-NUM_NODES, NUM_EDGES, FEATURES = 169_000, 2_500_000, 64
+STEPS = 20  # of one compiled call, as the presets have it
+FEATURES = 64
+MEAN_DEGREE = 15
+# by the name of a peer: what cora_peers calls it
+CORA_PEERS = {
+    "PyTorch Geometric, dense features": "pyg",
+    "torch, sparse features": "torch",
+    "torch, sparse features, transposes kept": "torch-transposed",
+}
+WITH_DROPOUT = {"PyTorch Geometric, dense features dropped out as in the paper": "pyg-dropout"}
 
 
-def training_steps(experiment: str, preset: str):
-    """The compiled call that `fit` makes, without validations: STEPS steps of one seed."""
+def peer(module: str, function: str, *args):
+    """A side of a module that imports torch: imported where the side is prepared."""
+    name = f"experiments.benchmarks.{module}"
+    return lambda: getattr(importlib.import_module(name), function)(*args)
+
+
+def training_steps(preset: str, **model):
+    """The compiled call that `fit` makes, without validations: STEPS steps of one seed.
+
+    Args:
+      preset: of node_classification.
+      model: fields of the preset's model to replace.
+    """
     import jax
 
-    from experiments import get
+    from experiments.node_classification.train import EXPERIMENT
     from structdl.training.loop import Call, make_programs, stack_batches
     from structdl.training.optimizers import make_optimizer
     from structdl.training.parallel import on_devices
     from structdl.training.seeds import stack
 
-    chosen = get(experiment)
-    config = chosen.presets[preset].config
-    task, seeds = chosen.make_task(config), (0,)
+    config = EXPERIMENT.presets[preset].config
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, **model))
+    task, seeds = EXPERIMENT.make_task(config), (0,)
     programs = make_programs(
         task, make_optimizer(config.optimizer), config.run, on_devices(config.run)
     )
@@ -109,43 +129,76 @@ def edges_and_nodes(power_law: bool, num_nodes: int, num_edges: int):
     return *ends, weights, rng.normal(size=(num_nodes, FEATURES)).astype(np.float32)
 
 
-def _aggregation_case(power_law: bool, backward: bool) -> Case:
-    edges = functools.partial(edges_and_nodes, power_law, NUM_NODES, NUM_EDGES)
-    degrees = "power-law" if power_law else "regular"
-    direction = "forward and backward" if backward else "forward"
-    prepare = {
-        OURS: aggregation,
-        "torch CSR": peers.csr_product,
-        "torch index_add": peers.index_add,
+def step_case(name: str, layer: str, ours, goals: tuple[float, float], peers) -> Case:
+    """A training step on Cora; goals are those against PyTorch Geometric and against torch."""
+    sides = {OURS: ours} | {
+        each: peer("cora_peers", "training_step", layer, short) for each, short in peers.items()
     }
-    if backward:
-        prepare["torch CSR, transpose kept"] = peers.csr_product_with_transpose
-    sides = {name: functools.partial(each, edges, backward) for name, each in prepare.items()}
-    name = f"aggregation, 169k nodes, 2.5M edges, 64 features, {degrees}, {direction}"
-    return Case(name, sides, dict.fromkeys(sides, 1.0))
-
-
-def _step_case() -> Case:
-    sides = {
-        peer: functools.partial(peers.training_step, model) for peer, model in peers.GCN.items()
+    wanted = {
+        each: goals[short.startswith("torch")]
+        for each, short in peers.items()
+        if short != "torch-transposed"
     }
-    sides[OURS] = functools.partial(training_steps, "node_classification", "gcn-cora")
-    goals = {peers.PYG: 10.0, peers.PYG_DROPOUT: 10.0, peers.TORCH: 2.0}
-    return Case("GCN training step, Cora", sides, goals, {OURS: STEPS})
+    return Case(f"{name} training step, Cora", sides, wanted, {OURS: STEPS})
 
 
-def _run_case(name: str, keep_programs: bool) -> Case:
-    sides = {
-        peer: functools.partial(peers.whole_run, peers.GCN[peer])
-        for peer in (peers.PYG, peers.TORCH)
-    }
-    sides[OURS] = functools.partial(whole_run, "gcn-cora", keep_programs)
+def run_case(name: str, keep_programs: bool) -> Case:
+    """200 epochs of the GCN on Cora as a whole process."""
+    sides = {OURS: functools.partial(whole_run, "gcn-cora", keep_programs)}
+    for each in ("PyTorch Geometric, dense features", "torch, sparse features"):
+        sides[each] = peer("cora_peers", "whole_run", "gcn", CORA_PEERS[each])
     return Case(f"GCN, 200 epochs on Cora from the shell, {name}", sides, whole_process=True)
 
 
+def aggregation_case(power_law: bool, backward: bool) -> Case:
+    """One sum over 2.5 million edges, as each of the peers does it."""
+    edges = functools.partial(edges_and_nodes, power_law, 169_000, 2_500_000)
+    prepare = {"torch CSR": "csr_product", "torch index_add": "index_add"}
+    if backward:
+        prepare["torch CSR, transpose kept"] = "csr_product_with_transpose"
+    sides = {OURS: functools.partial(aggregation, edges, backward)}
+    sides |= {each: peer("csr_peers", name, edges, backward) for each, name in prepare.items()}
+    direction = "forward and backward" if backward else "forward"
+    name = f"169k nodes, 2.5M edges, 64 features, {_degrees(power_law)}, {direction}"
+    return Case(f"aggregation, {name}", sides, dict.fromkeys(prepare, 1.0))
+
+
+def scaling_case(power_law: bool, num_edges: int) -> Case:
+    """The same forward and backward, against the best of the peers, for a number of edges."""
+    edges = functools.partial(edges_and_nodes, power_law, num_edges // MEAN_DEGREE, num_edges)
+    peers = {"torch CSR, transpose kept": "csr_product_with_transpose"}
+    sides = {OURS: functools.partial(aggregation, edges, True)}
+    sides |= {each: peer("csr_peers", name, edges, True) for each, name in peers.items()}
+    return Case(f"scaling, {num_edges} edges, {_degrees(power_law)}", sides)
+
+
+def _degrees(power_law: bool) -> str:
+    return "power-law" if power_law else "regular"
+
+
+def _ours(preset: str, **model):
+    return functools.partial(training_steps, preset, **model)
+
+
 CASES = [
-    _step_case(),
-    _run_case("nothing compiled before", keep_programs=False),
-    _run_case("programs in the cache", keep_programs=True),
-    *(_aggregation_case(*kind) for kind in itertools.product((False, True), repeat=2)),
+    step_case("GCN", "gcn", _ours("gcn-cora"), (10.0, 2.0), CORA_PEERS | WITH_DROPOUT),
+    step_case(
+        "Chebyshev, K = 2,", "chebyshev", _ours("cheb-cora"), (10.0, 2.0), CORA_PEERS | WITH_DROPOUT
+    ),
+    step_case("GAT", "gat", _ours("gat-cora"), (5.0, 1.5), CORA_PEERS),
+    step_case(
+        "GraphSAGE mean",
+        "sage",
+        _ours("sage-mean-cora", combine="sum"),
+        (3.0, 1.5),
+        CORA_PEERS | WITH_DROPOUT,
+    ),
+    run_case("nothing compiled before", keep_programs=False),
+    run_case("programs in the cache", keep_programs=True),
+    *(aggregation_case(*kind) for kind in itertools.product((False, True), repeat=2)),
+    *(
+        scaling_case(power_law, num_edges)
+        for power_law in (False, True)
+        for num_edges in (100_000, 316_000, 1_000_000, 3_160_000, 10_000_000)
+    ),
 ]

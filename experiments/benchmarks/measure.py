@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from experiments.benchmarks.alternate import measure, rows
+from experiments.benchmarks.figures import draw_scaling
 from structdl.errors import InputError
 from structdl.training import ledger
 
@@ -33,6 +34,7 @@ def main(argv: list[str] | None = None) -> None:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     if options.record:
         ledger.record(DIRECTORY, found, KEY)
+        draw_scaling(ledger.read_rows(DIRECTORY), DIRECTORY / "scaling.png")
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

@@ -3,32 +3,36 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from structdl.core.segment import EdgeLayout, edge_layout
 from structdl.core.sparse import SparseRows, normalize_rows, sparse_rows
 from structdl.errors import InputError, nearest_names
-from structdl.graphs.gcn import symmetric_normalization
-from structdl.graphs.graph import add_self_loops, graph_from_edges, symmetrize
+from structdl.graphs.graph import Graph, graph_from_edges, symmetrize
 
 SPLITS = ("train", "validation", "test")
 PLANETOID = ("cora", "citeseer", "pubmed")
 
 
-class NodeData(NamedTuple):
-    """One graph with labelled nodes, on the device."""
+class Nodes(NamedTuple):
+    """One graph with labelled nodes, on the host.
 
-    features: SparseRows | None  # [num_nodes, features], rows sum to one; None: no features
-    layout: EdgeLayout  # both directions of each edge, and a self-loop at every node
-    weights: jax.Array  # [num_edges], the entries of D^-1/2 (A + I) D^-1/2
-    labels: jax.Array  # [num_nodes], int32
+    Fields:
+      features: [num_nodes, features], whose rows sum to one; None where nodes have none.
+      graph: both directions of each edge; Citeseer has some self-loops.
+      labels: the class of each node, int32; -1 where it has none.
+      num_classes: how many classes there are.
+      split: `seed -> bool [3, num_nodes]`, the masks of train, validation and test.
+    """
+
+    features: SparseRows | None
+    graph: Graph
+    labels: np.ndarray
+    num_classes: int
+    split: Callable[[int], np.ndarray]
 
 
-def load(config) -> tuple[NodeData, int, Callable[[int], np.ndarray]]:
-    """(data, number of classes, split) of a config, where `split(seed)` gives bool [3, num_nodes].
-
-    The rows of a split are the masks of train, validation and test.
+def load(config) -> Nodes:
+    """The data set of a config.
 
     Raises:
       InputError: an unknown data set or an unknown kind of split.
@@ -41,12 +45,11 @@ def load(config) -> tuple[NodeData, int, Callable[[int], np.ndarray]]:
     raise InputError(f"unknown data set {config.dataset!r}: {nearest_names(config.dataset, known)}")
 
 
-def _karate(config):
+def _karate(config) -> Nodes:
     from structdl.datasets import karate_club  # TFDS is slow to import
 
     club = karate_club.load(raw_dir=config.data.raw_dir, data_dir=config.data.dir)
     labels = club.modularity_class
-    data = _node_data(None, club.edges, labels)
     friends = np.bincount(club.edges.ravel())
     # the best connected member of each class: the instructor, the officer and two more
     central = np.array([np.argmax(friends * (labels == label)) for label in range(4)])
@@ -55,14 +58,14 @@ def _karate(config):
         labelled = central if config.split == "fixed" else _draw_per_class(seed, labels, 1)
         return _masks(len(labels), labelled, [], np.setdiff1d(np.arange(len(labels)), labelled))
 
-    return data, 4, split
+    return Nodes(None, _graph(club.edges, len(labels)), labels.astype(np.int32), 4, split)
 
 
-def _planetoid(config):
+def _planetoid(config) -> Nodes:
     from structdl.datasets import planetoid
 
     paper = planetoid.load(config.dataset, raw_dir=config.data.raw_dir, data_dir=config.data.dir)
-    data = _node_data(sparse_rows(normalize_rows(paper.features)), paper.edges, paper.labels)
+    features = sparse_rows(normalize_rows(paper.features))
     num_nodes = len(paper.labels)
 
     def split(seed: int) -> np.ndarray:
@@ -73,14 +76,12 @@ def _planetoid(config):
         rest = np.random.default_rng([seed, 1]).permutation(rest)
         return _masks(num_nodes, train, rest[:500], rest[500:1500])
 
-    return data, paper.num_classes, split
+    graph = _graph(paper.edges, num_nodes)
+    return Nodes(features, graph, paper.labels.astype(np.int32), paper.num_classes, split)
 
 
-def _node_data(features, edges: np.ndarray, labels: np.ndarray) -> NodeData:
-    graph = add_self_loops(symmetrize(graph_from_edges(*edges.T, num_nodes=len(labels))))
-    layout = edge_layout(graph.senders, graph.receivers, graph.num_nodes)
-    weights = jax.jit(symmetric_normalization)(layout)  # op by op it compiles five times as long
-    return NodeData(features, layout, weights, labels.astype(np.int32))
+def _graph(edges: np.ndarray, num_nodes: int) -> Graph:
+    return symmetrize(graph_from_edges(*edges.T, num_nodes=num_nodes))
 
 
 def _draw_per_class(seed: int, labels: np.ndarray, count: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.node_classification.model import embed
+from experiments.node_classification.model import GCNConfig, embed
 from experiments.node_classification.presets import Config
 from structdl.training.loop import Fit, fit
 from structdl.training.optimizers import make_optimizer
@@ -20,7 +20,7 @@ def draw(config: Config, task: Task, result: Fit, rows: list[dict], folder: Path
     if rows:
         title = f"{config.dataset}, {config.split} split"
         draw_learning_curves(rows, title, folder / "learning_curves.png")
-    if config.model.hidden[-1:] == (2,):
+    if isinstance(config.model, GCNConfig) and config.model.hidden[-1:] == (2,):
         draw_embedding(config, task, result, folder / "embedding.png")
 
 
@@ -40,7 +40,8 @@ def draw_embedding(config: Config, task: Task, result: Fit, path: Path) -> None:
         axes, titles, (untrained.selected, result.selected), strict=True
     ):
         params = jax.tree.map(lambda leaf: leaf[0], selected[0])
-        places = np.asarray(embed(config, params, task.data))
+        data = task.data
+        places = np.asarray(embed(config.model, params, data.features, data.structure))
         _draw_plane(axis, places, task, labelled)
         axis.set_title(title)
     figure.suptitle("colours: classes; rings: the labelled nodes; lines: edges", fontsize=10)
@@ -48,7 +49,7 @@ def draw_embedding(config: Config, task: Task, result: Fit, path: Path) -> None:
 
 
 def _draw_plane(axis, places: np.ndarray, task: Task, labelled: np.ndarray) -> None:
-    layout, labels = task.data.layout, np.asarray(task.data.labels)
+    (layout, _), labels = task.data.structure, np.asarray(task.data.labels)
     edges = np.stack([layout.senders, layout.receivers], axis=1)
     for sender, receiver in edges[edges[:, 0] < edges[:, 1]]:
         axis.plot(*places[[sender, receiver]].T, color="0.85", linewidth=0.6, zorder=1)

@@ -1,74 +1,99 @@
 """Semi-supervised node classification: the task and main."""
 
 from pathlib import Path
+from typing import NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import optax
 
-from experiments.node_classification.data import SPLITS, load
+from experiments.node_classification import unsupervised
+from experiments.node_classification.data import SPLITS, Nodes, load
 from experiments.node_classification.figures import draw
-from experiments.node_classification.model import make_model
+from experiments.node_classification.model import (
+    DeepWalkConfig,
+    LabelPropagationConfig,
+    make_network,
+    make_structure,
+    penalized,
+)
 from experiments.node_classification.presets import PRESETS, Config
+from experiments.node_classification.totals import totals
+from structdl.core.sparse import SparseRows
 from structdl.training import cli
 from structdl.training.experiment import Experiment
 from structdl.training.task import Inputs, Task
 
 
+class NodeData(NamedTuple):
+    """What a network sees, on the device."""
+
+    features: SparseRows | None  # [num_nodes, features]; None: no features
+    structure: tuple  # see `model.make_structure`
+    labels: jax.Array  # [num_nodes], int32; -1: none
+
+
 def make_task(config: Config) -> Task:
-    """Cross-entropy over a split's nodes, from logits of all nodes.
+    """Cross-entropy over a split's nodes, from scores of all nodes.
 
     A batch is the index of a split among train, validation and test: the graph is whole each step.
     """
-    data, num_classes, split = load(config)
-    model = make_model(config, num_classes)
+    nodes = load(config)
+    match config.model:
+        case LabelPropagationConfig():
+            task = unsupervised.label_propagation(config.model, nodes)
+        case DeepWalkConfig():
+            task = unsupervised.deepwalk(config.model, nodes)
+        case _:
+            task = network_task(config, nodes)
+    first_masks = nodes.split(config.run.seed)
+
+    def eval_batches(split: str):
+        index = np.int32(SPLITS.index(split))
+        return [index] if first_masks[index].any() else []
+
+    return task._replace(
+        eval_batches=eval_batches,
+        batch=lambda step, seed: np.int32(SPLITS.index("train")),
+        seed_data=nodes.split,
+        score="accuracy",
+    )
+
+
+def network_task(config: Config, nodes: Nodes) -> Task:
+    """A network trained on the labels of the training nodes."""
+    network = make_network(config.model, nodes.num_classes)
+
+    def apply(params, data: NodeData, train: bool, **kwargs):
+        variables = {"params": params}
+        return network.apply(variables, data.features, *data.structure, train=train, **kwargs)
 
     def init(key, inputs: Inputs):
         data = inputs.data
-        params = model.init(key, data.features, data.layout, data.weights, train=False)
+        params = network.init(key, data.features, *data.structure, train=False)
         return params["params"], ()
 
-    def totals(logits, inputs: Inputs):
-        mask, labels = inputs.seed_data[inputs.batch], inputs.data.labels
-        # a node without a label is in no split
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
-        correct = jnp.argmax(logits, axis=-1) == labels
-        count = jnp.sum(mask)
-        return {
-            "loss": (jnp.sum(losses, where=mask), count),
-            "accuracy": (jnp.sum(correct, where=mask), count),
-        }
-
-    def apply(params, data, train, **kwargs):
-        return model.apply(
-            {"params": params}, data.features, data.layout, data.weights, train=train, **kwargs
-        )
-
     def loss_fn(params, model_state, inputs: Inputs, key):
-        logits = apply(params, inputs.data, train=True, rngs={"dropout": key})
-        metrics = totals(logits, inputs)
+        dropout_key, permutation_key = jax.random.split(key)
+        rngs = {"dropout": dropout_key, "permutation": permutation_key}
+        logits = apply(params, inputs.data, train=True, rngs=rngs)
+        metrics = totals(logits, inputs.data.labels, inputs.seed_data[inputs.batch])
         return metrics.pop("loss"), (model_state, metrics)
 
     def metrics(params, model_state, inputs: Inputs, key):
-        return totals(apply(params, inputs.data, train=False), inputs)
-
-    def eval_batches(name: str):
-        index = np.int32(SPLITS.index(name))
-        return [index] if split(config.run.seed)[index].any() else []
+        logits = apply(params, inputs.data, train=False)
+        return totals(logits, inputs.data.labels, inputs.seed_data[inputs.batch])
 
     def penalty(params):
-        return config.model.l2 * optax.tree.norm(params["layers_0"], squared=True) / 2
+        squares = optax.tree.norm(penalized(config.model, params), squared=True)
+        return config.model.l2 * squares / 2
 
     return Task(
-        data=data,
+        data=NodeData(nodes.features, make_structure(config.model, nodes.graph), nodes.labels),
         init=init,
         loss_fn=loss_fn,
         metrics=metrics,
-        eval_batches=eval_batches,
-        batch=lambda step, seed: np.int32(0),
-        seed_data=split,
         penalty=penalty,
-        score="accuracy",
     )
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.benchmarks import graphs, graphs_peers, measure
+from experiments.benchmarks import graphs, measure
 from experiments.benchmarks.alternate import measure as alternate, rows
-from experiments.benchmarks.case import OURS
 from structdl.errors import InputError
 from structdl.training.runtime import keep_freed_memory
 
@@ -71,12 +70,14 @@ def test_memory_is_kept_where_there_is_glibc():
 @pytest.mark.parametrize("power_law", [False, True])
 def test_the_aggregations_agree(power_law):
     pytest.importorskip("torch")
+    from experiments.benchmarks import csr_peers
+
     edges = functools.partial(graphs.edges_and_nodes, power_law, 50, 400)
     expected = [np.asarray(each) for each in graphs.aggregation(edges, True)()]
     for prepare in (
-        graphs_peers.csr_product,
-        graphs_peers.csr_product_with_transpose,
-        graphs_peers.index_add,
+        csr_peers.csr_product,
+        csr_peers.csr_product_with_transpose,
+        csr_peers.index_add,
     ):
         for ours, theirs in zip(expected, prepare(edges, True)(), strict=True):
             np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-3)
@@ -87,26 +88,46 @@ def test_the_aggregations_agree(power_law):
 
 @pytest.mark.peers
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
-def test_the_peers_models_are_the_papers():
-    """The same kernels give the same logits as GCN, whichever way the features are stored."""
+@pytest.mark.parametrize("layer", ["gcn", "chebyshev", "sage", "gat"])
+def test_the_peers_networks_are_one(layer):
+    """PyTorch Geometric's layers and those in plain torch give the same, with the same kernels."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("torch_geometric")
+    from experiments.benchmarks import cora_peers
+
     rng = np.random.default_rng(0)
     dense = rng.uniform(size=(9, 5)) * (rng.uniform(size=(9, 5)) < 0.4)
-    rows_, columns = map(torch.tensor, np.nonzero(dense))
-    ends = torch.tensor([[0, 1, 1, 2, 3, 7], [1, 0, 2, 1, 7, 3]])
+    places = map(torch.tensor, np.nonzero(dense))
+    ends = torch.tensor(np.stack([np.arange(9), np.roll(np.arange(9), 1)]))
+    edges = torch.cat([ends, ends.flip(0)], dim=1)
     values = torch.tensor(dense[dense > 0], dtype=torch.float32)
-    cora = graphs_peers.Cora(rows_, columns, values, dense.shape, ends, None, None, None)
-    outputs = []
-    kernels = [torch.randn(5, 16), torch.randn(16, 7)]
-    for name in graphs_peers.GCN.values():
-        model, inputs = graphs_peers.make_model(name, cora)
-        model.eval()
-        with torch.no_grad():
-            parameters = [each for each in model.parameters() if each.ndim == 2]
-            for parameter, kernel in zip(parameters, kernels, strict=True):
-                parameter.copy_(kernel if parameter.shape == kernel.shape else kernel.T)
-            outputs.append(model(*inputs).numpy())
-    for output in outputs[1:]:
-        np.testing.assert_allclose(output, outputs[0], rtol=1e-4, atol=1e-5)
-    assert OURS in graphs.CASES[0].sides
+    cora = cora_peers.Cora(*places, values, dense.shape, edges, None, None, None)
+    theirs, inputs = cora_peers.make_network(layer, "pyg", cora)
+    with torch.no_grad():
+        for name, parameter in theirs.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+        expected = theirs.eval()(*inputs).numpy()
+        for peer in ("torch", "torch-transposed"):
+            network, inputs = cora_peers.make_network(layer, peer, cora)
+            for place, convolution in enumerate((theirs.first, theirs.second)):
+                copy_layer(layer, convolution, network, place)
+            output = network.eval()(*inputs).numpy()
+            np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
+
+
+def copy_layer(layer: str, convolution, network, place: int) -> None:
+    """Puts the kernels of a layer of PyTorch Geometric into that of plain torch."""
+    import torch
+
+    match layer:
+        case "chebyshev":
+            parts = convolution.lins
+        case "sage":
+            parts = (convolution.lin_r, convolution.lin_l)
+        case _:
+            parts = (convolution.lin,)
+    network.kernels[place].copy_(torch.cat([part.weight.T for part in parts], dim=1))
+    if layer == "gat":
+        vectors = torch.cat([convolution.att_src[0], convolution.att_dst[0]])
+        network.layer.vectors[place].copy_(vectors)
