@@ -24,7 +24,7 @@ from structdl.training.run import Run
 from structdl.training.seeds import group_name, over_seeds, stack
 from structdl.training.state import LoopState, init_loop_state, selected
 from structdl.training.step import make_train_step
-from structdl.training.stopping import StoppingRule, stopping_rule
+from structdl.training.stopping import StoppingRule, Validation, stopping_rule
 from structdl.training.task import Inputs, Task
 
 
@@ -165,9 +165,10 @@ def make_run_call(task: Task, optimizer: Optimizer, rule: StoppingRule) -> Calla
         key = evaluation_key(state.train.key)
         totals = metric_totals(task, chosen, data, seed_data, eval_batches, key)
         values = {name: total / count for name, (total, count) in totals.items()}
-        cost = values["loss"] + task.penalty(chosen[0])
-        score = values[task.score] if task.score else -cost
-        new_rule, stop = rule.update(state.rule, chosen, cost, score)
+        loss = values["loss"]
+        score = values[task.score] if task.score else -loss
+        validation = Validation(loss, loss + task.penalty(chosen[0]), score)
+        new_rule, stop = rule.update(state.rule, chosen, validation)
         frozen = state.stopped | state.diverged
         new_rule = _freeze(frozen, state.rule, new_rule)
         return state._replace(rule=new_rule, stopped=state.stopped | (stop & ~frozen)), values

@@ -32,7 +32,7 @@ class Run:
     seeds_per_call: int = 16
     """The size of a group of seeds under seed-mode vmap."""
     stopping: StoppingName = "none"
-    """window_mean: validation cost above the mean of the last ones; patience: no improvement."""
+    """window_mean: validation cost above the last ones' mean; patience: no better loss or score."""
     stopping_size: int = 10
     """The window or the patience, in validations."""
     checkpoint_every: int = dataclasses.field(default=0, metadata=FREE)

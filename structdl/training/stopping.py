@@ -11,13 +11,20 @@ from structdl.errors import InputError
 StoppingName = Literal["none", "window_mean", "patience"]
 
 
+class Validation(NamedTuple):
+    """What a rule judges by."""
+
+    loss: jax.Array  # (), without the penalty
+    cost: jax.Array  # (), with it
+    score: jax.Array  # (), the task's metric to maximise; minus the loss where it has none
+
+
 class StoppingRule(NamedTuple):
     """Three pure functions; `selected` is (params, model_state), as they would be evaluated.
 
     Fields:
       init: `selected -> rule state`.
-      update: `(rule state, selected, cost, score) -> (rule state, stop)`, after each validation;
-        cost is the validation loss with the penalty, score the task's metric to maximise.
+      update: `(rule state, selected, validation) -> (rule state, stop)`, after each validation.
       final: `(rule state, selected) -> selected`: what is tested at the end.
     """
 
@@ -30,7 +37,7 @@ def never() -> StoppingRule:
     """Runs all steps; the last parameters are tested."""
     return StoppingRule(
         init=lambda selected: (),
-        update=lambda state, selected, cost, score: (state, jnp.zeros((), bool)),
+        update=lambda state, selected, validation: (state, jnp.zeros((), bool)),
         final=lambda state, selected: selected,
     )
 
@@ -51,9 +58,9 @@ def window_mean(size: int) -> StoppingRule:
     networks", arXiv:1609.02907, section 5.2.
     """
 
-    def update(state, selected, cost, score):
-        stop = (state.count > size) & (cost > jnp.mean(state.costs))
-        costs = jnp.roll(state.costs, -1).at[-1].set(cost)
+    def update(state, selected, validation):
+        stop = (state.count > size) & (validation.cost > jnp.mean(state.costs))
+        costs = jnp.roll(state.costs, -1).at[-1].set(validation.cost)
         return Window(costs, state.count + 1), stop
 
     return StoppingRule(
@@ -66,17 +73,18 @@ def window_mean(size: int) -> StoppingRule:
 class Best(NamedTuple):
     """The best values so far, the parameters to restore, and validations without improvement."""
 
-    cost: jax.Array  # (), lowest
+    loss: jax.Array  # (), lowest
     score: jax.Array  # (), highest
     selected: Any
     waited: jax.Array  # (), int32
 
 
 def patience(size: int) -> StoppingRule:
-    """Stops after `size` validations in a row that improve neither cost nor score.
+    """Stops after `size` validations in a row that improve neither loss nor score.
 
     The parameters of the last validation that was at least as good as all before it in both are
-    restored and tested. A task without a score is judged by its cost alone.
+    restored and tested. A task without a score is judged by its loss alone. As in the authors'
+    code the loss is without the penalty.
 
     Reference: Velickovic et al. (2018), "Graph attention networks", arXiv:1710.10903, section 3.3.
     """
@@ -86,17 +94,18 @@ def patience(size: int) -> StoppingRule:
             jnp.full((), jnp.inf), jnp.full((), -jnp.inf), selected, jnp.zeros((), jnp.int32)
         )
 
-    def update(state, selected, cost, score):
-        cost_improves, score_improves = cost <= state.cost, score >= state.score
-        both, either = cost_improves & score_improves, cost_improves | score_improves
+    def update(state, selected, validation):
+        loss, score = validation.loss, validation.score
+        loss_improves, score_improves = loss <= state.loss, score >= state.score
+        both, either = loss_improves & score_improves, loss_improves | score_improves
         waited = jnp.where(either, 0, state.waited + 1)
         best = jax.tree.map(lambda new, old: jnp.where(both, new, old), selected, state.selected)
-        state = Best(jnp.minimum(cost, state.cost), jnp.maximum(score, state.score), best, waited)
+        state = Best(jnp.minimum(loss, state.loss), jnp.maximum(score, state.score), best, waited)
         return state, waited >= size
 
     def final(state, selected):
         """Before the first validation there is no best: the last are tested."""
-        seen = jnp.isfinite(state.cost)
+        seen = jnp.isfinite(state.loss)
         return jax.tree.map(
             lambda best, last: jnp.where(seen, best, last), state.selected, selected
         )

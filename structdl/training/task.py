@@ -39,7 +39,7 @@ class Task(NamedTuple):
       batch: `(step, seed) -> batch`, on the host and stateless, so that a resumed run needs no
         iterator: step and seed are all there is to know. It names the global batch.
       seed_data: `seed -> pytree` of arrays, of the same shapes for every seed.
-      penalty: `params -> scalar`, a paper's regulariser; part of the validation cost too.
+      penalty: `params -> scalar`, a paper's regulariser; the rule window_mean judges by it too.
       score: the metric to maximise, beside the loss, for the rule "patience"; "" if none.
     """
 

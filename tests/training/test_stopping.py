@@ -6,15 +6,22 @@ import numpy as np
 import pytest
 
 from structdl.errors import InputError
-from structdl.training.stopping import patience, stopping_rule, window_mean
+from structdl.training.stopping import Validation, patience, stopping_rule, window_mean
 
 
-def run_rule(rule, costs, scores):
-    """(number of validations until the rule stops, the parameters it tests)."""
+def run_rule(rule, values, scores, reads="cost"):
+    """(number of validations until the rule stops, the parameters it tests).
+
+    The values are costs, with the penalty, or losses, without; what is not read is noise.
+    """
     update = jax.jit(rule.update)
     state = rule.init(jnp.float32(-1))
-    for index, (cost, score) in enumerate(zip(costs, scores, strict=True)):
-        state, stop = update(state, jnp.float32(index), jnp.float32(cost), jnp.float32(score))
+    noise = np.random.default_rng(0).normal(size=len(values))
+    for index, (value, score) in enumerate(zip(values, scores, strict=True)):
+        other = "loss" if reads == "cost" else "cost"
+        numbers = {reads: value, other: noise[index], "score": score}
+        validation = Validation(**jax.tree.map(jnp.float32, numbers))
+        state, stop = update(state, jnp.float32(index), validation)
         if stop:
             break
     return index + 1, float(rule.final(state, jnp.float32(index)))
@@ -50,7 +57,7 @@ def test_rules_equal_the_authors_loops(seed):
     steps, tested = run_rule(window_mean(4), costs, scores)
     assert steps == window_mean_by_hand(costs, 4)
     assert tested == steps - 1, "the last parameters are tested"
-    assert run_rule(patience(5), costs, scores) == patience_by_hand(costs, scores, 5)
+    assert run_rule(patience(5), costs, scores, "loss") == patience_by_hand(costs, scores, 5)
 
 
 def test_window_mean_does_not_judge_before_its_window_is_full():
