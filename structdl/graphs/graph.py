@@ -273,6 +273,50 @@ def unbatch(graph: Graph) -> list[Graph]:
     return graphs
 
 
+def take_graphs(graph: Graph, indices) -> Graph:
+    """Some graphs of a batch, in the order of their indices, which may repeat.
+
+    The cost is that of the graphs taken: minibatches are drawn so from a whole set joined once.
+
+    Raises:
+      InputError: no index, or one out of range.
+
+    >>> whole = batch([graph_from_edges([], [], 2), graph_from_edges([0], [2], 3)])
+    >>> taken = take_graphs(whole, [1, 0, 1])
+    >>> taken.n_node, taken.senders, taken.receivers
+    (array([3, 2, 3], dtype=int32), array([0, 5], dtype=int32), array([2, 7], dtype=int32))
+    """
+    indices = np.asarray(indices)
+    if not indices.size:
+        raise InputError("indices is empty: a batch needs at least one graph")
+    bad = np.flatnonzero((indices < 0) | (indices >= graph.num_graphs))
+    if bad.size:
+        raise InputError(
+            f"indices[{bad[0]}] = {indices[bad[0]]}: a batch of {graph.num_graphs} graphs has the "
+            f"indices 0 to {graph.num_graphs - 1}"
+        )
+    n_node, n_edge = np.asarray(graph.n_node)[indices], np.asarray(graph.n_edge)[indices]
+    old_starts = (np.cumsum(graph.n_node) - graph.n_node)[indices]
+    nodes = _ranges(old_starts, n_node)
+    edges = _ranges((np.cumsum(graph.n_edge) - graph.n_edge)[indices], n_edge)
+    moves = np.repeat(np.cumsum(n_node) - n_node - old_starts, n_edge).astype(np.int32)
+    return Graph(
+        nodes=np.asarray(graph.nodes)[nodes],
+        edges=_rows(graph.edges, edges),
+        receivers=graph.receivers[edges] + moves,
+        senders=graph.senders[edges] + moves,
+        globals=_rows(graph.globals, indices),
+        n_node=n_node,
+        n_edge=n_edge,
+    )
+
+
+def _ranges(starts, lengths) -> np.ndarray:
+    """The numbers start to start + length - 1 of each range, one range after another."""
+    first = np.cumsum(lengths) - lengths
+    return np.repeat(starts - first, lengths) + np.arange(np.sum(lengths))
+
+
 def graph_mask(graph: Graph) -> Bool[Array, " num_graphs"]:
     """True for the graphs that are not padding, in a graph returned by `pad`."""
     # the padding graph is the last one with nodes, since those after it are empty

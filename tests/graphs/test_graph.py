@@ -17,6 +17,7 @@ from structdl.graphs.graph import (
     node_mask,
     pad,
     symmetrize,
+    take_graphs,
     unbatch,
 )
 
@@ -224,3 +225,19 @@ def test_batch_names_the_graph_that_differs():
         batch([first, first, with_edges])
     with pytest.raises(InputError, match="empty"):
         batch([])
+
+
+@given(st.lists(graphs(min_nodes=0), min_size=1, max_size=4), st.data())
+def test_taking_graphs_equals_batching_them(parts, data):
+    places = st.integers(0, len(parts) - 1)
+    indices = data.draw(st.lists(places, min_size=1, max_size=6))
+    taken, expected = take_graphs(batch(parts), indices), batch([parts[i] for i in indices])
+    for actual, wanted in zip(taken, expected, strict=True):
+        np.testing.assert_array_equal(actual, wanted, strict=True)
+
+
+@pytest.mark.parametrize("indices", [[], [2], [0, -1]])
+def test_taking_graphs_that_are_not_there_is_refused(indices):
+    two = batch([graph_from_edges([0], [1], 2), graph_from_edges([], [], 1)])
+    with pytest.raises(InputError, match="at least one graph" if not indices else "0 to 1"):
+        take_graphs(two, indices)
