@@ -90,9 +90,9 @@ def patience(size: int) -> StoppingRule:
     """
 
     def init(selected):
-        return Best(
-            jnp.full((), jnp.inf), jnp.full((), -jnp.inf), selected, jnp.zeros((), jnp.int32)
-        )
+        # a weak type would change with the first validation, and compile the call twice
+        worst = jnp.full((), jnp.inf, float)
+        return Best(worst, -worst, selected, jnp.zeros((), jnp.int32))
 
     def update(state, selected, validation):
         loss, score = validation.loss, validation.score

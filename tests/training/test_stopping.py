@@ -72,3 +72,17 @@ def test_none_never_stops_and_tests_the_last():
 def test_a_size_below_one_is_refused():
     with pytest.raises(InputError, match="stopping-size is 0"):
         stopping_rule("patience", 0)
+
+
+@pytest.mark.parametrize("name", ["none", "window_mean", "patience"])
+def test_a_validation_changes_no_type_of_the_state(name):
+    """Not even a weak one, for which the loop's call would be compiled a second time."""
+    rule, selected = stopping_rule(name, 3), jnp.float32(0)
+    before = rule.init(selected)
+    validation = Validation(*map(jnp.float32, (1, 2, 3)))
+    after, _ = jax.eval_shape(rule.update, before, selected, validation)
+
+    def types(state):
+        return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type), state)
+
+    assert types(before) == types(after)
