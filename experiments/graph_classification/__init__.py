@@ -1,0 +1,1 @@
+"""Graph classification: one label, or several, for each of many small graphs."""

@@ -1,0 +1,3 @@
+from experiments.graph_classification.train import main
+
+main()
