@@ -80,7 +80,7 @@ def logits_and_gradients(model, params, state, graph):
 
 
 @pytest.mark.parametrize(
-    "model, readout",
+    ("model", "readout"),
     [*((GCN, readout) for readout in READOUTS), (GIN, "virtual"), (GGNN, "sum"), (GGNN, "virtual")],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
