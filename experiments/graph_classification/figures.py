@@ -68,7 +68,7 @@ def _roc_curve(scores, labels):
 
 
 def draw_graphs(config: Config, data: GraphSet, graph: Graph, logits, labels, path: Path) -> None:
-    """The first test graphs; colours are the nodes' features, or what the sub-graph is."""
+    """The first test graphs; colours are nodes' first features, or the sub-graph."""
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     axes = figure.subplots(2, DRAWN_GRAPHS // 2).ravel()
     for axis, each, logit, label in zip(axes, unbatch(graph), logits, labels, strict=False):
@@ -82,8 +82,11 @@ def draw_graphs(config: Config, data: GraphSet, graph: Graph, logits, labels, pa
         inside = (each.senders < num_nodes) & (each.receivers < num_nodes)
         ends = np.stack([each.senders, each.receivers], axis=1)[inside]
         places = _places(ends, num_nodes)
-        axis.plot(*places[ends].transpose(2, 1, 0), color="0.75", linewidth=0.8, zorder=1)
-        colours = marked if config.dataset == "marked_subgraphs" else features.argmax(axis=1)
+        axis.plot(*places[ends].transpose(2, 1, 0), color="0.8", linewidth=0.8, zorder=1)
+        colours = features.argmax(axis=1)
+        if config.dataset == "marked_subgraphs":
+            colours, ends = marked, ends[marked[ends].all(axis=1)]
+            axis.plot(*places[ends].transpose(2, 1, 0), color="tab:orange", zorder=1)
         axis.scatter(*places.T, c=colours, cmap="tab10", vmin=0, vmax=9, s=45, zorder=2)
         axis.set_title(_words(data, logit, label), fontsize=9)
         axis.set_aspect("equal")
@@ -98,8 +101,8 @@ def _places(ends: np.ndarray, num_nodes: int) -> np.ndarray:
     adjacency = np.zeros((num_nodes, num_nodes))
     adjacency[tuple(ends.T)] = 1
     distances = shortest_path(adjacency, directed=False, unweighted=True)
-    finite = distances[np.isfinite(distances)].max(initial=0)
-    squares = np.where(np.isfinite(distances), distances, finite + 1) ** 2
+    apart = 0.6 * distances[np.isfinite(distances)].max(initial=0) + 1  # between components
+    squares = np.where(np.isfinite(distances), distances, apart) ** 2
     centred = squares - squares.mean(axis=0) - squares.mean(axis=1)[:, None] + squares.mean()
     values, vectors = np.linalg.eigh(-centred / 2)
     plane = vectors[:, ::-1][:, :2] * np.sqrt(np.maximum(values[::-1][:2], 0))

@@ -81,7 +81,7 @@ def _subgraph(readout: str, words: str) -> Preset:
         "density of marked nodes",
         f"GIN, sub-graphs read out by {words}; needs no network",
         varied=("nodes",),
-        picture="scores.png",
+        picture="graphs.png",
     )
 
 
@@ -100,7 +100,7 @@ def _gin(dataset: str, published: float, num_steps: int, hidden: int) -> Preset:
 
 
 def _tox21(system: str, model, readout: str, learning_rate: float = 0.001) -> Preset:
-    run = Run(num_steps=3000, eval_every=100, steps_per_call=100, log_every=100)
+    run = Run(num_steps=5000, eval_every=100, steps_per_call=100, log_every=100)
     run = dataclasses.replace(run, stopping="patience", stopping_size=10, seed_mode="loop")
     optimizer = OptimizerConfig("adam", learning_rate)
     config = Config("tox21", readout, "plain", 64, model, optimizer, run=run)
@@ -122,6 +122,6 @@ PRESETS = {
     "gin-mutag": _gin("MUTAG", 0.894, num_steps=500, hidden=16),
     "gin-proteins": _gin("PROTEINS", 0.762, num_steps=500, hidden=16),
     "gin-tox21": _tox21("GIN", GINConfig(hidden=64, dropout=0.2), "mean"),
-    "gcn-tox21": _tox21("GCN", GCNConfig(), "sum"),
-    "ggnn-tox21": _tox21("GGNN", GGNNConfig(), "gated"),
+    "gcn-tox21": _tox21("GCN", GCNConfig(dropout=0.1), "gated", 0.003),
+    "ggnn-tox21": _tox21("GGNN", GGNNConfig(dropout=0.1), "gated"),
 }
