@@ -1,7 +1,6 @@
 """Pictures of a run: a plane of the nodes before and after training, learning curves."""
 
 import dataclasses
-from collections import defaultdict
 from pathlib import Path
 
 import jax
@@ -10,6 +9,7 @@ from matplotlib.figure import Figure
 
 from experiments.node_classification.model import GCNConfig, embed
 from experiments.node_classification.presets import Config
+from structdl.training.curves import draw_learning_curves
 from structdl.training.loop import Fit, fit
 from structdl.training.optimizers import make_optimizer
 from structdl.training.task import Task
@@ -63,32 +63,3 @@ def _draw_plane(axis, places: np.ndarray, task: Task, labelled: np.ndarray) -> N
         )
     axis.set_xlabel("first hidden unit")
     axis.set_ylabel("second hidden unit")
-
-
-def draw_learning_curves(rows: list[dict], title: str, path: Path) -> None:
-    """Loss and accuracy against the step: mean over the seeds still training, and their spread.
-
-    A point of the training curves is the mean since the point before it.
-    """
-    every_name = dict.fromkeys(name for row in rows for name in row)
-    names = [name for name in every_name if name.endswith(("_loss", "_accuracy"))]
-    quantities = sorted({name.split("_", 1)[1] for name in names}, reverse=True)
-    figure = Figure(figsize=(5.5 * len(quantities), 4), layout="constrained")
-    axes = figure.subplots(1, len(quantities), squeeze=False)
-    for axis, quantity in zip(axes[0], quantities, strict=True):
-        for name in (name for name in names if name.endswith(f"_{quantity}")):
-            by_step = defaultdict(list)
-            for row in (row for row in rows if name in row):
-                by_step[row["step"]].append(row[name])
-            steps = sorted(by_step)
-            mean = np.array([np.mean(by_step[step]) for step in steps])
-            std = np.array([np.std(by_step[step]) for step in steps])
-            (line,) = axis.plot(steps, mean, label=name.split("_")[0])
-            axis.fill_between(steps, mean - std, mean + std, color=line.get_color(), alpha=0.2)
-        axis.set_xlabel("step")
-        axis.set_ylabel(quantity)
-        axis.legend(frameon=False)
-    num_seeds = len({row["seed"] for row in rows})
-    seeds = f": mean and standard deviation over {num_seeds} seeds" if num_seeds > 1 else ""
-    figure.suptitle(title + seeds)
-    figure.savefig(path, dpi=120)
