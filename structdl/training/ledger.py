@@ -13,6 +13,8 @@ RESULTS = "results.json"
 CHANGED = "+changes"
 KEY = ("preset", "dataset", "metric", "device")
 
+IN_PERCENT = ("accuracy", "auc", "average_precision")  # how such a metric's name ends
+
 
 def read_rows(directory: Path) -> list[dict[str, Any]]:
     """The rows of an experiment; none where nothing is recorded."""
@@ -79,7 +81,7 @@ def format_table(rows: list[dict[str, Any]]) -> str:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    scale, unit = (100, " %") if row["metric"].endswith("accuracy") else (1, "")
+    scale, unit = (100, " %") if row["metric"].endswith(IN_PERCENT) else (1, "")
     published = "" if row["published"] is None else f"{row['published'] * scale:.4g}{unit}"
     if row["mean"] is None:
         measured = ["not measured", *[""] * 5]

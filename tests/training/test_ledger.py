@@ -65,3 +65,12 @@ def test_the_table_prints_percent_and_the_gap():
     assert "| 81.5 % | 81.49 ± 0.61 % | -0.01 | 100 | 200 | 61 | two cores |" in line
     nothing_published = ledger.format_table([ROW | {"published": None}]).splitlines()[-1]
     assert "|  | 81.49 ± 0.61 % |  |" in nothing_published
+
+
+@pytest.mark.parametrize(
+    ("metric", "shown"),
+    [("test_average_precision", "81.49 ± 0.61 %"), ("test_loss", "0.81 ± 0.01")],
+)
+def test_only_shares_are_printed_in_percent(metric, shown):
+    line = ledger.format_table([ROW | {"metric": metric}]).splitlines()[-1]
+    assert f"| {shown} |" in line
