@@ -15,7 +15,6 @@ from jaxtyping import Array, Float, Int, Key
 
 from structdl.core.segment import EdgeLayout, edge_list, gather_receivers, gather_senders
 from structdl.core.sparse import SparseRows, dropout
-from structdl.errors import InputError
 from structdl.graphs.gcn import GraphConvolution
 
 _BLOCK = 512  # rows: 256 to 1024 measured alike on CPU; a block's logits stay in cache
@@ -191,48 +190,6 @@ def sample_embeddings(
     For evaluation the paper takes the mean.
     """
     return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape, mean.dtype)
-
-
-def auc_and_average_precision(scores, labels) -> tuple[float, float]:
-    """The area under the ROC curve and the average precision, on the host.
-
-    AUC is the probability that a positive scores above a negative, a tie counting half. AP is the
-    sum over thresholds n of (R_n - R_{n-1}) P_n, recall R and precision P of all that score at
-    least the threshold. Equal scores share one threshold.
-
-    Args:
-      scores: [num_pairs], greater for a likelier edge.
-      labels: [num_pairs], 1 or True for an edge, 0 or False for none.
-
-    Raises:
-      InputError: the lengths differ, a score is NaN, a label is not 0 or 1, or all are equal.
-
-    >>> auc_and_average_precision([0.9, 0.8, 0.8, 0.1], [1, 1, 0, 0])
-    (0.875, 0.8333333333333333)
-    """
-    scores, labels = np.asarray(scores, np.float64), np.asarray(labels)
-    _check_scores(scores, labels)
-    order = np.argsort(-scores, kind="stable")
-    last_of_ties = np.append(np.diff(scores[order]) != 0, True)
-    hits = np.cumsum(labels[order].astype(np.float64))[last_of_ties]
-    accepted = np.flatnonzero(last_of_ties) + 1
-    true_rate = np.append(0, hits / hits[-1])
-    false_rate = np.append(0, (accepted - hits) / (accepted - hits)[-1])
-    average_precision = np.sum(np.diff(true_rate) * hits / accepted)
-    return float(np.trapezoid(true_rate, false_rate)), float(average_precision)
-
-
-def _check_scores(scores, labels) -> None:
-    if scores.ndim != 1 or scores.shape != labels.shape:
-        raise InputError(f"scores {scores.shape} and labels {labels.shape}: give one row of each")
-    if np.isnan(scores).any():
-        place = np.flatnonzero(np.isnan(scores))[0]
-        raise InputError(f"scores[{place}] is NaN: scores must be numbers; mend the model")
-    values = np.unique(labels)
-    if not np.array_equal(values.astype(np.float64), [0, 1]):
-        raise InputError(
-            f"labels hold {values[:5].tolist()}: both 0 and 1, and nothing else, are needed"
-        )
 
 
 class GAE(nn.Module):

@@ -1,22 +1,19 @@
-"""Graph auto-encoders against dense formulas, torch, PyTorch Geometric and scikit-learn."""
+"""Graph auto-encoders against dense formulas, torch and PyTorch Geometric."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
 from jax.test_util import check_grads
 
 from structdl.core.segment import edge_layout
 from structdl.core.sparse import sparse_rows
-from structdl.errors import InputError
 from structdl.graphs import link_prediction
 from structdl.graphs.gcn import symmetric_normalization
 from structdl.graphs.graph import add_self_loops, graph_from_edges, symmetrize
 from structdl.graphs.link_prediction import (
     GAE,
     VGAE,
-    auc_and_average_precision,
     inner_product_decoder,
     inner_product_logits,
     kl_divergence,
@@ -204,48 +201,9 @@ def test_dropout_precedes_every_layer_and_only_in_training():
     assert np.all(np.abs(draw(True) - draw(True, seed=1)).max(axis=(1, 2)) > 1e-3)
 
 
-@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=12))
-def test_ranking_measures_equal_their_definitions(scored):
-    scores, labels = np.array(scored).T
-    if len(set(labels)) < 2:
-        return
-    auc, average_precision = auc_and_average_precision(scores, labels)
-    positives, negatives = scores[labels == 1], scores[labels == 0]
-    wins = [(p > n) + 0.5 * (p == n) for p in positives for n in negatives]
-    assert auc == pytest.approx(np.mean(wins))
-    recall, expected = 0, 0
-    for threshold in sorted(set(scores), reverse=True):
-        accepted = labels[scores >= threshold]
-        step = accepted.sum() / labels.sum() - recall
-        recall, expected = recall + step, expected + step * accepted.mean()
-    assert average_precision == pytest.approx(expected)
-
-
-def test_bad_input_is_refused_with_the_fix():
-    for scores, labels, message in (
-        ([1.0, 2.0], [0], "one row of each"),
-        ([1.0, np.nan], [0, 1], r"scores\[1\] is NaN"),
-        ([1.0, 2.0], [1, 1], "both 0 and 1"),
-        ([1.0, 2.0, 3.0], [0, 1, 2], r"\[0, 1, 2\]: both 0 and 1"),
-    ):
-        with pytest.raises(InputError, match=message):
-            auc_and_average_precision(scores, labels)
+def test_a_layout_of_other_nodes_is_refused():
     with pytest.raises(ValueError, match="4 nodes"):
         reconstruction_loss(normal(0, 3, 2), edge_layout([0], [1], 4))
-
-
-@pytest.mark.peers
-def test_ranking_measures_equal_scikit_learn():
-    metrics = pytest.importorskip("sklearn.metrics")
-    for seed in range(5):
-        rng = np.random.default_rng(seed)
-        labels = rng.integers(0, 2, 500)
-        scores = np.round(rng.normal(size=500) + labels, decimals=seed)  # more ties, or fewer
-        expected = (
-            metrics.roc_auc_score(labels, scores),
-            metrics.average_precision_score(labels, scores),
-        )
-        assert auc_and_average_precision(scores, labels) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.peers
