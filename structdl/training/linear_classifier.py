@@ -27,14 +27,14 @@ def fit_linear_classifier(
     mask: Bool[Array, " num_examples"],
     num_classes: int,
     *,
-    l2: float = 1e-3,
+    l2: float | Float[Array, ""] = 1e-3,
     num_steps: int = 500,
 ) -> LinearClassifier:
     """Logistic regression on the examples of a mask, by accelerated gradient descent.
 
     It minimises mean cross-entropy + l2 * |kernel|^2 / 2, with a step of 1 / L for L, a bound of
     the curvature, and Nesterov's momentum for strongly convex functions. The bias is not
-    penalised. Pure and of fixed length: to be jitted and vmapped over seeds.
+    penalised. Pure and of fixed length: to be jitted, and vmapped over seeds and penalties.
 
     Args:
       features: one row an example; those outside the mask do not matter.
