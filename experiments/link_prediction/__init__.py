@@ -1,0 +1,1 @@
+"""Link prediction: which nodes are joined, and what embeddings without labels hold."""

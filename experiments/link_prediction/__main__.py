@@ -1,0 +1,3 @@
+from experiments.link_prediction.train import main
+
+main()
