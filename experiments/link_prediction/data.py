@@ -60,7 +60,7 @@ class EdgeSplit(NamedTuple):
     out: so one layout, hence one program, serves all seeds.
     """
 
-    weights: np.ndarray  # [num_edges], the entries of D^-1/2 (A + I) D^-1/2 of the training graph
+    weights: jax.Array  # [num_edges], the entries of D^-1/2 (A + I) D^-1/2 of the training graph
     senders: np.ndarray  # [num_train_edges], both directions of each training edge
     receivers: np.ndarray  # [num_train_edges]
     pairs: np.ndarray  # [validation and test, num_pairs, 2]
@@ -135,7 +135,7 @@ def link_data(
             (drawn.validation, drawn.validation_negatives),
             (drawn.test, drawn.test_negatives),
         )
-        return EdgeSplit(np.asarray(weights), senders, receivers, *_stack_pairs(asked))
+        return EdgeSplit(weights, senders, receivers, *_stack_pairs(asked))
 
     return data, split
 

@@ -40,6 +40,8 @@ class SageConfig:
     """Steps of the walk from each node; a node is drawn to all that its walk meets."""
     num_negatives: int = 20
     """Nodes, drawn at each step, that every node is pushed away from."""
+    negative_weight: float = 5.0
+    """Q, what they weigh together."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,9 +81,10 @@ def _auto_encoder(dataset: str, variational: bool, auc: float, precision: float)
 
 def _sage(dataset: str) -> Preset:
     """Equation 1 on the whole graph; logistic regression on the embeddings of labelled nodes."""
-    run = Run(num_steps=100, eval_every=20, steps_per_call=20, log_every=20, seed_mode="loop")
+    run = Run(num_steps=300, eval_every=20, steps_per_call=20, log_every=20, seed_mode="loop")
     name = dataset.capitalize()
-    config = Config(dataset=dataset, model=SageConfig(), run=run)
+    optimizer = OptimizerConfig("adam", 0.001)
+    config = Config(dataset=dataset, model=SageConfig(), optimizer=optimizer, run=run)
     about = f"unsupervised GraphSAGE and a linear classifier on {name}"
     return Preset(config, "GraphSAGE, unsupervised", name, about)
 

@@ -61,7 +61,7 @@ def make_walk_task(config: Config) -> Task:
 
 
 def walk_loss(config: SageConfig, key, embeddings, data: WalkData):
-    """(total, count) over the pairs of each node with those that its walk meets, itself left out."""
+    """(total, count) over the pairs of a node with those that its walk meets, but for itself."""
     walk_key, negative_key = jax.random.split(key)
     num_nodes, features = embeddings.shape
     starts = jnp.arange(num_nodes)
@@ -74,6 +74,7 @@ def walk_loss(config: SageConfig, key, embeddings, data: WalkData):
         embeddings[met.reshape(-1)],
         embeddings[negatives],
         (met != starts[:, None]).reshape(-1),
+        negative_weight=config.negative_weight,
     )
 
 
