@@ -29,7 +29,7 @@ def means(totals: dict[str, TotalAndCount]) -> dict[str, Any]:
         return {name: np.divide(total, count) for name, (total, count) in totals.items()}
 
 
-def summarize(values: Iterable[float]) -> dict:
+def summarize(values: Iterable[float] | np.ndarray) -> dict:
     """Mean and sample standard deviation over the seeds that have a value, and every value.
 
     A seed without one (it diverged, or nothing was counted) is None among the values. The
