@@ -1,4 +1,4 @@
-"""Generated graph tasks: shortest path, Euler circuit, and deductions like bAbI 4, 15, 16, 18.
+"""Generated graph tasks: paths, circuits, colours far away, deductions like bAbI 4, 15, 16, 18.
 
 What an example of each is stands with the functions of `simulate_algorithmic_graphs`. Graphs that
 are the same up to the numbering of their nodes are in the same split, which a hash of the graph
@@ -119,7 +119,9 @@ def load(
     seed: int = 0,
     data_dir: str | os.PathLike | None = None,
 ) -> AlgorithmicGraphs:
-    """Returns the splits of a task: shortest_path, euler_circuit, babi04, babi15, babi16, babi18.
+    """Returns the splits of a task.
+
+    Tasks are shortest_path, euler_circuit, far_colour, babi04, babi15, babi16 and babi18.
 
     A split depends on the task, the sizes and the seed, and not on the other splits; that of a
     smaller number is the beginning of that of a larger one.

@@ -95,6 +95,26 @@ def euler_circuit(rng: np.random.Generator, size: int) -> AlgorithmicGraph:
     return _example(rng, _undirected_facts(adjacency), 0, annotations, node_targets=on_circuit)
 
 
+def far_colour(rng: np.random.Generator, size: int) -> AlgorithmicGraph:
+    """The colour of the node at one end of a path, to be known at every node.
+
+    An undirected path of `size` nodes, each white or black at random. Annotations: at one end
+    column 0 is 1 if it is white, column 1 if it is black; column 2 is 1 at the other black nodes,
+    which are there to distract. Targets: at every node 1 if that end is black, else 0.
+
+    A network of k layers has seen the end at k + 1 nodes and can only guess at the others: its
+    accuracy over nodes can be expected to be at most (1 + (k + 1) / size) / 2.
+    """
+    black = rng.integers(0, 2, size)
+    adjacency = _circle(size)
+    adjacency[0, -1] = adjacency[-1, 0] = False
+    annotations = np.zeros((size, 3), np.float32)
+    annotations[0, black[0]] = 1
+    annotations[1:, 2] = black[1:]
+    targets = np.full(size, black[0])
+    return _example(rng, _undirected_facts(adjacency), 0, annotations, node_targets=targets)
+
+
 def babi04(rng: np.random.Generator, size: int) -> AlgorithmicGraph:
     """Which place lies in a given direction of another: two-argument relations.
 
@@ -188,6 +208,7 @@ def babi18(rng: np.random.Generator, size: int) -> AlgorithmicGraph:
 TASKS = {
     "shortest_path": AlgorithmicTask(shortest_path, "nodes", 1, 2, 4, (5, 10), 1000),
     "euler_circuit": AlgorithmicTask(euler_circuit, "nodes", 1, 2, 3, (6, 12), 50),
+    "far_colour": AlgorithmicTask(far_colour, "nodes", 1, 3, 3, (33, 33), 1000),
     "babi04": AlgorithmicTask(babi04, "node", 8, 4, 2, (4, 8), 50),
     "babi15": AlgorithmicTask(babi15, "node", 4, 1, 2, (4, 8), 50),
     "babi16": AlgorithmicTask(babi16, "node", 4, 1, 4, (6, 12), 50),

@@ -65,6 +65,23 @@ def test_fields_are_those_of_the_task():
             assert 0 <= graph.targets.min() <= graph.targets.max() <= largest
 
 
+def test_far_colour_is_that_of_an_end_of_a_path():
+    seen = set()
+    for graph in examples("far_colour"):
+        degrees = np.bincount(graph.receivers, minlength=graph.num_nodes)
+        assert sorted(degrees.tolist()) == [1, 1] + [2] * (graph.num_nodes - 2)
+        ((end, black),) = np.argwhere(graph.annotations[:, :2])
+        assert degrees[end] == 1
+        reached = {end}
+        for _ in range(graph.num_nodes):
+            near = np.isin(graph.senders, list(reached))
+            reached |= set(graph.receivers[near].tolist())
+        assert len(reached) == graph.num_nodes
+        assert (graph.targets == black).all()
+        seen.add(int(graph.targets[0]))
+    assert seen == {0, 1}
+
+
 @pytest.mark.peers
 def test_shortest_path_is_the_only_one_of_networkx():
     lengths = set()
