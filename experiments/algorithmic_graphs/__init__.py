@@ -1,0 +1,1 @@
+"""Graph tasks whose answers an algorithm computes: paths, circuits, deductions, depth."""

@@ -1,0 +1,3 @@
+from experiments.algorithmic_graphs.train import main
+
+main()
