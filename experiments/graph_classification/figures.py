@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from scipy.sparse.csgraph import shortest_path
 
@@ -42,6 +43,7 @@ def draw_scores(data: GraphSet, logits, labels, title: str, path: Path) -> None:
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     axis = figure.subplots()
     if data.tasks:
+        axis.set_prop_cycle(color=colormaps["tab20"].colors)
         for name, scores, label in zip(data.tasks, logits.T, labels.T, strict=True):
             axis.plot(*_roc_curve(scores[label >= 0], label[label >= 0]), label=name)
         axis.plot([0, 1], [0, 1], color="0.8", zorder=0)
