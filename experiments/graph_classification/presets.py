@@ -85,14 +85,15 @@ def _subgraph(readout: str, words: str) -> Preset:
     )
 
 
-def _gin(dataset: str, published: float, num_steps: int, hidden: int) -> Preset:
+def _gin(dataset: str, published: float, num_steps: int, batch_size: int) -> Preset:
     """Ten folds: seed k tests on fold k. A validation fold of MUTAG, 19 graphs, can choose no step:
     all are taken, with a learning rate that falls to zero, and the last parameters are tested."""
     run = Run(num_steps, eval_every=50, steps_per_call=50, log_every=50, seeds_per_call=10)
     config = Config(
         dataset=dataset,
-        model=GINConfig(hidden),
-        optimizer=OptimizerConfig("adam", 0.003, schedule="linear", schedule_steps=num_steps),
+        batch_size=batch_size,
+        model=GINConfig(32),
+        optimizer=OptimizerConfig("adam", 0.01, schedule="linear", schedule_steps=num_steps),
         run=run,
     )
     figures = (Published("test_accuracy", published, XU),)
@@ -119,8 +120,8 @@ def _tox21(system: str, model, readout: str, learning_rate: float = 0.001) -> Pr
 PRESETS = {
     "subgraph-sum": _subgraph("sum", "sum of its nodes"),
     "subgraph-virtual-node": _subgraph("virtual", "virtual node"),
-    "gin-mutag": _gin("MUTAG", 0.894, num_steps=500, hidden=16),
-    "gin-proteins": _gin("PROTEINS", 0.762, num_steps=500, hidden=16),
+    "gin-mutag": _gin("MUTAG", 0.894, num_steps=1000, batch_size=32),
+    "gin-proteins": _gin("PROTEINS", 0.762, num_steps=500, batch_size=64),
     "gin-tox21": _tox21("GIN", GINConfig(hidden=64, dropout=0.2), "mean"),
     "gcn-tox21": _tox21("GCN", GCNConfig(dropout=0.1), "gated", 0.003),
     "ggnn-tox21": _tox21("GGNN", GGNNConfig(dropout=0.1), "gated"),
