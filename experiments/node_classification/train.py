@@ -74,8 +74,9 @@ def network_task(config: Config, nodes: Nodes) -> Task:
         return params["params"], ()
 
     def loss_fn(params, model_state, inputs: Inputs, key):
-        dropout_key, permutation_key = jax.random.split(key)
-        rngs = {"dropout": dropout_key, "permutation": permutation_key}
+        # not split: a line search evaluates this several times with one key
+        names = ("dropout", "permutation")
+        rngs = {name: jax.random.fold_in(key, place) for place, name in enumerate(names)}
         logits = apply(params, inputs.data, train=True, rngs=rngs)
         metrics = totals(logits, inputs.data.labels, inputs.seed_data[inputs.batch])
         return metrics.pop("loss"), (model_state, metrics)
