@@ -35,8 +35,9 @@ def make_auto_encoder_task(config: Config) -> Task:
         return variables["params"], ()
 
     def loss_fn(params, model_state, inputs: Inputs, key):
+        # folded, not split: a line search evaluates the loss repeatedly with one key
+        dropout_key, sample_key = (jax.random.fold_in(key, use) for use in range(2))
         data, seed = inputs.data, inputs.seed_data
-        dropout_key, sample_key = jax.random.split(key)
         mean, log_std = encode(model, params, data, seed.weights, key=dropout_key)
         edges = edge_list(seed.senders, seed.receivers, data.layout.num_receivers)
         if log_std is None:

@@ -36,7 +36,8 @@ def make_walk_task(config: Config) -> Task:
         return variables["params"], ()
 
     def loss_fn(params, model_state, inputs: Inputs, key):
-        dropout_key, walk_key = jax.random.split(key)
+        # folded, not split: a line search evaluates the loss repeatedly with one key
+        dropout_key, walk_key = (jax.random.fold_in(key, use) for use in range(2))
         embeddings = embed(model, params, inputs.data, key=dropout_key)
         return walk_loss(model, walk_key, embeddings, inputs.data), (model_state, {})
 
