@@ -37,7 +37,9 @@ def draw_answer(config, task: Task, result: Fit, path: Path) -> None:
     nodes = graph.node_mask[0]
     num_nodes = int(nodes.sum())
     edges = np.stack([graph.senders[0], graph.receivers[0], graph.edge_types[0]], axis=1)
-    edges = edges[(edges[:, :2] < num_nodes).all(axis=1)]
+    # the reverse of an edge has a type of its own, unless there is but one type
+    told = edges[:, 2] < (question.num_edge_types + 1) // 2
+    edges = edges[told & (edges[:, :2] < num_nodes).all(axis=1)]
     places = layout_of(edges, num_nodes)
     marks = graph.annotations[0, :num_nodes]
     asked = {"the question": np.where(marks.any(axis=1), 1 + marks.argmax(axis=1), 0)}
@@ -89,8 +91,7 @@ def layout_of(edges: np.ndarray, num_nodes: int) -> np.ndarray:
 
 def _draw_graph(axis, places: np.ndarray, edges: np.ndarray, colours: np.ndarray) -> None:
     shades = np.array(["0.8", "tab:blue", "tab:orange", "tab:green", "tab:red"])
-    # the reverse of an edge has a type of its own
-    for sender, receiver, kind in edges[edges[:, 2] <= edges[:, 2].max() // 2]:
+    for sender, receiver, kind in edges:
         axis.plot(
             *places[[sender, receiver]].T, color="0.4", linestyle=("-", "--", ":", "-.")[kind % 4]
         )

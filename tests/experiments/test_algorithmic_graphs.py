@@ -89,7 +89,7 @@ def test_a_graphs_answer_is_that_of_the_graph_alone(name):
         pooled = (jnp.zeros(graph.num_nodes, int), 1) if question.output == "graph" else ()
         expected = alone.apply(
             {"params": params["ggnn"]},
-            graph.annotations,
+            jnp.array(graph.annotations),
             layout,
             *pooled,
             train=False,
@@ -113,7 +113,7 @@ def test_the_gcn_of_a_batch_is_that_of_the_graph_alone():
         alone = GCN((5, 5, 5), 1, use_bias=True, dense_head=True)
         weights = symmetric_normalization(layout)
         expected = alone.apply(
-            {"params": params["gcn"]}, graph.annotations, layout, weights, train=False
+            {"params": params["gcn"]}, jnp.array(graph.annotations), layout, weights, train=False
         )
         np.testing.assert_allclose(row[: graph.num_nodes], expected[:, 0], rtol=1e-4, atol=1e-5)
 
