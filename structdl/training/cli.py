@@ -34,6 +34,10 @@ from structdl.training.runtime import keep_compiled_programs, keep_freed_memory
 from structdl.training.task import Task
 
 SPLITS = ("validation", "test")
+_COSTS = (
+    ("examples_per_second", "examples a second in training"),
+    ("peak_memory_gb", "GB of memory at most"),
+)
 
 
 def main(experiment: Experiment, argv: Sequence[str] | None = None) -> None:
@@ -151,6 +155,9 @@ def describe(experiment: Experiment, preset: str, config, summary: dict[str, Any
     seconds = ", ".join(f"{kind} {value:.1f} s" for kind, value in summary["seconds"].items())
     steps = f"{summary['steps']['mean']:.4g} of {config.run.num_steps} steps"
     lines.append(f"  {summary['parameters']} parameters; {steps}; {seconds}")
+    if costs := summary.get("costs"):
+        words = (f"{costs[name]['mean']:.4g} {unit}" for name, unit in _COSTS if name in costs)
+        lines.append(f"  {', '.join(words)}")
     return "\n".join(lines)
 
 
@@ -171,9 +178,10 @@ def _train_and_test(
 ) -> dict[str, Any]:
     stopwatch = Stopwatch()
     if config.run.evaluate_only:
-        result = _restore(config, task, optimizer, path)
+        result, costs = _restore(config, task, optimizer, path), {}
     else:
-        result = _train(config, task, optimizer, path, stopwatch)
+        result, profile = _train(config, task, optimizer, path, stopwatch)
+        costs = {name: summarize(values) for name, values in profile.costs().items()}
     if np.all(result.state.diverged):
         steps = np.asarray(result.state.train.step)
         raise InputError(
@@ -184,7 +192,7 @@ def _train_and_test(
         )
     metrics = _test(config, task, result, stopwatch)
     summary = _summary(experiment, preset, config, result, metrics, stopwatch)
-    summary["commits"] = commits
+    summary |= {"costs": costs, "commits": commits}
     if not config.run.evaluate_only:
         with folder.naming_workdir(path):
             figures = path / folder.FIGURES
@@ -194,7 +202,7 @@ def _train_and_test(
     return summary
 
 
-def _train(config, task: Task, optimizer, path: Path, stopwatch: Stopwatch) -> Fit:
+def _train(config, task: Task, optimizer, path: Path, stopwatch: Stopwatch) -> tuple[Fit, Profile]:
     total_steps = config.run.num_steps * config.run.num_seeds
     log = MetricsLog(path, total_steps=total_steps, every=config.run.log_every)
     profile = Profile(path / folder.PROFILE if config.run.profile else None)
@@ -219,7 +227,7 @@ def _train(config, task: Task, optimizer, path: Path, stopwatch: Stopwatch) -> F
         log.close()
     if config.run.profile:
         print(f"profile\n{profile.table()}")
-    return result
+    return result, profile
 
 
 def _restore(config, task: Task, optimizer, path: Path) -> Fit:

@@ -34,7 +34,7 @@ class Preset(NamedTuple):
       about: one line for lists of presets.
       published: the figures that it reproduces.
       varied: options that make a row of their own in the ledger, say a split.
-      metrics: which of the summary's metrics a ledger row is kept of.
+      metrics: which of the summary's metrics, and of its costs, a ledger row is kept of.
       proxy: whether the data stands in for a paper's that cannot be had.
       picture: which of the run's pictures `--record` copies beside the README, as PRESET.png.
     """
@@ -105,7 +105,8 @@ def ledger_rows(experiment: Experiment, preset: str, config, summary, argv) -> l
     """The ledger's rows of a finished run, one for each metric that its preset keeps.
 
     Raises:
-      InputError: the run was trained by code that is not committed, or by several commits.
+      InputError: the run was trained by code that is not committed, or by several commits, or it
+        was too short for its costs to be known.
     """
     its = experiment.presets[preset]
     (commit, *others) = summary["commits"]
@@ -130,9 +131,14 @@ def ledger_rows(experiment: Experiment, preset: str, config, summary, argv) -> l
         "proxy": its.proxy,
         "note": f"{summary['diverged']} seeds diverged" if summary["diverged"] else "",
     }
-    rows = []
+    measured, rows = summary["metrics"] | summary.get("costs", {}), []
     for metric in its.metrics:
-        values, figure = summary["metrics"][metric], published.get(metric)
+        if metric not in measured:
+            raise InputError(
+                f"{metric} was not measured: what ran last had no second call. Train the whole run "
+                "again with --overwrite."
+            )
+        values, figure = measured[metric], published.get(metric)
         rows.append(
             shared
             | {

@@ -13,7 +13,7 @@ RESULTS = "results.json"
 CHANGED = "+changes"
 KEY = ("preset", "dataset", "metric", "device")
 
-IN_PERCENT = ("accuracy", "auc", "average_precision")  # how such a metric's name ends
+IN_PERCENT = ("accuracy", "auc", "average_precision", "f1")  # how such a metric's name ends
 
 
 def read_rows(directory: Path) -> list[dict[str, Any]]:

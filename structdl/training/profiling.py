@@ -52,6 +52,8 @@ class Profile:
         self._before, self._calls = compilations(), 0
         self._waited, self._waits, self._seconds = 0.0, 0.0, 0.0
         self._step_seconds: list[float] = []
+        self._rates: list[float] = []  # examples a second, call by call, of the running group
+        self._group_rates: list[float] = []
         self._shapes: dict[str, tuple] | None = None
         self._end: float | None = None
         self.recompilations: list[str] = []
@@ -86,6 +88,7 @@ class Profile:
             self._warn(_difference(self._shapes, shapes))
         elif self._end and not compiled and not self._tracing:
             self._step_seconds.append((now - self._end) / steps)
+            self._rates.append(steps * _examples(inputs) / (now - self._end))
             self._seconds += now - self._end
             self._waits += self._waited
         self._shapes, self._end, self._calls = shapes, now, self._calls + 1
@@ -95,6 +98,20 @@ class Profile:
         if self._tracing:
             self._stop_tracing(last)
         self._end = None  # until the next group's first call, other things are done
+        if self._rates:
+            self._group_rates.append(float(np.median(self._rates)))
+            self._rates = []
+
+    def costs(self) -> dict[str, list[float]]:
+        """Training's examples a second, one value a group of seeds, and the peak memory so far.
+
+        A group's value is the median over its calls but those that compiled, validations in a call
+        included, all seeds together; a group without such a call has none. The memory is that of
+        the device where it says so, else of the process.
+        """
+        peak = [value for value, _ in _peaks()[-1:]]
+        found = {"examples_per_second": self._group_rates, "peak_memory_gb": peak}
+        return {name: values for name, values in found.items() if values}
 
     def table(self) -> str:
         """What was seen, in lines of a name and a figure."""
@@ -165,15 +182,29 @@ def _words(dtype_and_shape: tuple | None) -> str:
     return f"{dtype} {list(shape)}"
 
 
+def _examples(inputs: dict[str, Any]) -> int:
+    """Examples in a step, all seeds together: the first axis of a batch, see `Task`."""
+    for leaf in jax.tree.leaves(inputs["batches"][1:]):
+        num_seeds, _, _, *shape = leaf.shape
+        return num_seeds * shape[0] if shape else num_seeds
+    return 1
+
+
 def _peak_memory() -> str:
-    """Of the process and, where it says so, of the first device."""
+    return ", ".join(f"{value:.2f} GB of the {owner}" for value, owner in _peaks()) or (
+        "not known here"
+    )
+
+
+def _peaks() -> list[tuple[float, str]]:
+    """GB of the process and, where it says so, of the first device."""
     found = []
     with contextlib.suppress(ImportError):  # not on every system
         import resource
 
         unit = 1 if sys.platform == "darwin" else 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        found.append(f"{peak / 1e9:.2f} GB of the process")
+        found.append((peak / 1e9, "process"))
     if statistics := jax.local_devices()[0].memory_stats():
-        found.append(f"{statistics['peak_bytes_in_use'] / 1e9:.2f} GB of the device")
-    return ", ".join(found) or "not known here"
+        found.append((statistics["peak_bytes_in_use"] / 1e9, "device"))
+    return found

@@ -1,0 +1,1 @@
+"""Inductive node classification: sampled neighbourhoods, test nodes unseen in training."""

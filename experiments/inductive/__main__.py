@@ -1,0 +1,3 @@
+from experiments.inductive.train import main
+
+main()

@@ -1,0 +1,136 @@
+"""Inductive node classification on sampled neighbourhoods: the task and main."""
+
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.inductive.data import InductiveData, LabelledGraph, load, padded_batches, some
+from experiments.inductive.figures import draw
+from experiments.inductive.model import make_model
+from experiments.inductive.presets import PRESETS, Config
+from structdl.errors import InputError
+from structdl.graphs.sampling import sample_blocks
+from structdl.training import cli
+from structdl.training.experiment import Experiment
+from structdl.training.task import Inputs, Task
+
+
+def make_task(config: Config) -> Task:
+    """Cross-entropy of a batch of nodes, whose neighbourhoods are drawn inside the step.
+
+    A training batch is the nodes' indices in the seen graph; an evaluation batch those in the
+    whole graph, and a mask.
+    """
+    data, parts, num_logits = load(config)
+    model = make_model(config, num_logits)
+    _check_sizes(config, len(parts.train))
+
+    def run(params, graph: LabelledGraph, nodes, key, train: bool):
+        sampling_key, dropout_key, order_key = jax.random.split(key, 3)
+        blocks = sample_blocks(
+            sampling_key,
+            graph.lists,
+            nodes,
+            config.model.fan_outs,
+            replace=config.model.replace,
+        )
+        rngs = {"dropout": dropout_key, "permutation": order_key}
+        return model.apply({"params": params}, graph.features, blocks, train=train, rngs=rngs)
+
+    def init(key, inputs: Inputs):
+        seen, nodes = inputs.data.seen, jnp.zeros(1, jnp.int32)
+        blocks_key, params_key = jax.random.split(key)
+        blocks = sample_blocks(
+            blocks_key, seen.lists, nodes, config.model.fan_outs, replace=config.model.replace
+        )
+        return model.init(params_key, seen.features, blocks, train=False)["params"], ()
+
+    def loss_fn(params, model_state, inputs: Inputs, key):
+        seen, nodes = inputs.data.seen, inputs.batch
+        logits = run(params, seen, nodes, key, train=True)
+        metrics = totals(logits, seen.labels[nodes], jnp.ones(nodes.shape, bool))
+        return metrics.pop("loss"), (model_state, metrics)
+
+    def metrics(params, model_state, inputs: Inputs, key):
+        whole, (nodes, mask) = inputs.data.whole, inputs.batch
+        return totals(run(params, whole, nodes, key, train=False), whole.labels[nodes], mask)
+
+    def eval_batches(split: str):
+        nodes = some(getattr(parts, split), config.eval_nodes)
+        return padded_batches(nodes, config.eval_batch_size)
+
+    return Task(
+        data=data,
+        init=init,
+        loss_fn=loss_fn,
+        metrics=metrics,
+        eval_batches=eval_batches,
+        batch=make_batch(parts.train, config.batch_size),
+        score="f1" if has_many_labels(data) else "accuracy",
+    )
+
+
+def has_many_labels(data: InductiveData) -> bool:
+    """Whether a node can have several labels, or none."""
+    return data.whole.labels.ndim == 2
+
+
+def make_batch(nodes: np.ndarray, batch_size: int):
+    """Returns `batch(step, seed)`: an epoch goes once through the nodes in the seed's order of it.
+
+    The nodes that fill no whole batch are left out of the epoch.
+    """
+
+    @functools.lru_cache(maxsize=1)  # steps come in their order
+    def order(epoch: int, seed: int) -> np.ndarray:
+        return np.random.default_rng([seed, epoch]).permutation(nodes).astype(np.int32)
+
+    steps_per_epoch = len(nodes) // batch_size
+
+    def batch(step: int, seed: int) -> np.ndarray:
+        epoch, place = divmod(step, steps_per_epoch)
+        return order(epoch, seed)[place * batch_size : (place + 1) * batch_size]
+
+    return batch
+
+
+def totals(logits, labels, mask) -> dict:
+    """Loss, and micro-F1 or accuracy, over the nodes of the mask.
+
+    micro-F1 = 2 TP / (2 TP + FP + FN), whose two sides add up over nodes, labels and batches.
+    """
+    count = jnp.sum(mask)
+    if labels.ndim == 2:
+        wanted, found = labels > 0, logits > 0
+        losses = jnp.mean(optax.sigmoid_binary_cross_entropy(logits, wanted), axis=1)
+        among = mask[:, None]
+        hits = jnp.sum(wanted & found, where=among)
+        # 2 TP + FP + FN is what is wanted and what is found
+        both = jnp.sum(wanted, where=among) + jnp.sum(found, where=among)
+        score = {"f1": (2 * hits, both)}
+    else:
+        # a node without a label is in no split
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
+        correct = jnp.argmax(logits, axis=-1) == labels
+        score = {"accuracy": (jnp.sum(correct, where=mask), count)}
+    return {"loss": (jnp.sum(losses, where=mask), count), **score}
+
+
+def _check_sizes(config: Config, num_train: int) -> None:
+    if not 1 <= config.batch_size <= num_train:
+        raise InputError(f"--batch-size is {config.batch_size}: give 1 to {num_train}.")
+    if config.eval_batch_size < 1:
+        raise InputError(f"--eval-batch-size is {config.eval_batch_size}: give 1 or more.")
+    if config.eval_nodes < 0:
+        raise InputError(f"--eval-nodes is {config.eval_nodes}: give 0 or more.")
+
+
+EXPERIMENT = Experiment("inductive", Path(__file__).parent, PRESETS, make_task, draw)
+
+
+def main(argv: list[str] | None = None) -> None:
+    cli.main(EXPERIMENT, argv)
