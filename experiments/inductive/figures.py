@@ -45,8 +45,11 @@ def draw_degrees(config: Config, task: Task, rows: list[dict], title: str, path:
         if by_step:
             steps = sorted(by_step)
             mean = [np.mean(by_step[step]) for step in steps]
-            right.plot(np.multiply(steps, config.batch_size), mean, label=name.split("_")[0])
-    right.set(xlabel="nodes seen", ylabel="micro-F1" if task.score == "f1" else "accuracy")
+            seen = np.multiply(steps, config.batch_size / 1000)
+            right.plot(seen, mean, label=name.split("_")[0])
+    right.set(
+        xlabel="nodes seen, in thousands", ylabel="micro-F1" if task.score == "f1" else "accuracy"
+    )
     right.legend(frameon=False)
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
