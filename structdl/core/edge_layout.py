@@ -27,6 +27,14 @@ _PADDING_COST = 0.3  # the row's last neighbour again: in cache
 _OVERFLOW_ROW_COST = 5.0  # a row that is finished by a second table
 _TABLE_COST = 30_000.0  # compiling and starting one more table
 
+# of a scatter to rows that are in range, distinct and increasing
+SCATTER_OPTIONS = {
+    "mode": "promise_in_bounds",
+    "unique_indices": True,
+    "indices_are_sorted": True,
+    "wrap_negative_indices": False,
+}
+
 
 @functools.partial(
     jax.tree_util.register_dataclass,
@@ -327,15 +335,9 @@ def _reduce_columns(kind, nodes, weights, sources, lengths):
 
 
 def _merge(kind, out, rows, values):
-    options = {
-        "mode": "promise_in_bounds",
-        "unique_indices": True,
-        "indices_are_sorted": True,
-        "wrap_negative_indices": False,
-    }
     if kind == "max":
-        return out.at[rows].max(values, **options)
-    return out.at[rows].add(values, **options)
+        return out.at[rows].max(values, **SCATTER_OPTIONS)
+    return out.at[rows].add(values, **SCATTER_OPTIONS)
 
 
 def take(array, indices):

@@ -16,6 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Num
 
 from structdl.core.edge_layout import (
+    SCATTER_OPTIONS,
     EdgeLayout as EdgeLayout,
     edge_layout as edge_layout,
     edge_list as edge_list,
@@ -67,7 +68,8 @@ def gather_sum(
     if method is None and jax.default_backend() == "cpu" and layout.num_edges < _FEW_EDGES:
         method = "scatter"
     if _method(method, layout) == "tables":
-        return _gather_sum(nodes, weights, layout)
+        weights = None if weights is None else _materialize(weights)
+        return _gather_sum(_materialize(nodes), weights, layout)
     return _scattered_gather_sum(nodes, weights, layout)
 
 
@@ -214,6 +216,19 @@ def _segment_method(method, values, segment_ids, num_segments, layout) -> Method
     return _narrow_method(method, math.prod(values.shape[1:]), layout)
 
 
+def _materialize(array):
+    """The array itself, computed before it is gathered from.
+
+    XLA on CPU fuses what computes an array into the gathers that read it, and then computes it
+    once an edge and not once a node. It drops optimization_barrier before it fuses, but fuses
+    across no scatter; of a scatter to one row it would make a slice, hence two rows.
+    """
+    if jax.default_backend() != "cpu" or array.shape[0] < 2:
+        return array
+    rows = jnp.arange(2, dtype=jnp.int32)
+    return array.at[rows].add(0, **SCATTER_OPTIONS)
+
+
 # gather_sum and edge_dot are bilinear, and each is the other's derivative.
 
 
@@ -237,6 +252,7 @@ def _gather_sum_forward(nodes, weights, layout):
 
 def _gather_sum_backward(residuals, cotangent):
     nodes, weights, layout = residuals
+    cotangent = _materialize(cotangent)
     nodes_bar = _gather_sum(cotangent, weights, layout.transpose).astype(nodes.dtype)
     if weights is None:
         return nodes_bar, None, None
@@ -261,6 +277,7 @@ def _edge_dot_forward(num_head_axes, receivers, senders, layout):
 
 def _edge_dot_backward(num_head_axes, residuals, cotangent):
     receivers, senders, layout = residuals
+    cotangent = _materialize(cotangent)
     receivers_bar = _gather_sum(senders, cotangent, layout)
     senders_bar = _gather_sum(receivers, cotangent, layout.transpose)
     return receivers_bar.astype(receivers.dtype), senders_bar.astype(senders.dtype), None
@@ -281,12 +298,11 @@ def _edge_dot_blocks(num_head_axes, receivers, senders, receiver_ids, sender_ids
     total = jnp.zeros((num_edges, num_heads), sum_dtype(dtype))
     if num_edges == 0:
         return total.reshape(num_edges, *heads).astype(dtype)
-    head = jnp.arange(num_heads)[None, :]
 
     def one(nodes, ids, feature):
-        index = (ids[:, None], head, feature)
-        value = nodes.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
-        return value.astype(total.dtype)
+        # a slice shares one row of indices between all features; XLA would store three per value
+        column = lax.dynamic_index_in_dim(nodes, feature, axis=2, keepdims=False)
+        return take(column, ids).astype(total.dtype)
 
     def block(total, first, count):
         for offset in range(count):
