@@ -30,6 +30,7 @@ Method = Literal["scatter", "tables"]
 
 _FEW_EDGES = 1024  # for fewer, on CPU, all that tables cost is the time to compile them
 _SCATTERED_VALUES = 16  # with fewer values an edge, CPU scatters
+_LARGEST_COPY = 2**20  # values: a copy in cache
 _FEATURES_AT_ONCE = 16  # one cache line of float32
 
 
@@ -221,9 +222,11 @@ def _materialize(array):
 
     XLA on CPU fuses what computes an array into the gathers that read it, and then computes it
     once an edge and not once a node. It drops optimization_barrier before it fuses, but fuses
-    across no scatter; of a scatter to one row it would make a slice, hence two rows.
+    across no scatter; of a scatter to one row it would make a slice, hence two rows. An array
+    that is an argument is copied for nothing, so large ones are left alone.
     """
-    if jax.default_backend() != "cpu" or array.shape[0] < 2:
+    is_large = array.size > _LARGEST_COPY
+    if jax.default_backend() != "cpu" or array.shape[0] < 2 or is_large:
         return array
     rows = jnp.arange(2, dtype=jnp.int32)
     return array.at[rows].add(0, **SCATTER_OPTIONS)
