@@ -21,7 +21,9 @@ def make_train_step(task: Task, optimizer: Optimizer) -> Callable:
         key = jax.random.fold_in(state.key, state.step)
 
         def objective_and_parts(params):
-            (total, count), aux = task.loss_fn(params, state.model_state, inputs, key)
+            # a line search compares values of one objective: its draws are the same each time
+            same_key = jax.random.clone(key)
+            (total, count), aux = task.loss_fn(params, state.model_state, inputs, same_key)
             loss = total / count
             return loss + task.penalty(params), (loss, aux)
 

@@ -74,24 +74,37 @@ def task(data_dir):
     )
 
 
+@pytest.fixture(scope="module")
+def validation_loss(task):
+    metrics = jax.jit(task.metrics)
+
+    def loss(result) -> float:
+        params = jax.tree.map(lambda leaf: leaf[0], result.selected[0])
+        inputs = Inputs(task.data, (), task.eval_batches("validation")[0])
+        total, count = metrics(params, (), inputs, jax.random.key(0))["loss"]
+        return float(total / count)
+
+    return loss
+
+
+@pytest.fixture(scope="module")
+def untrained_loss(task, validation_loss):
+    optimizer = make_optimizer(OptimizerConfig("sgd", 0.1))
+    return validation_loss(fit(task, optimizer, Run(num_steps=0)))
+
+
 @pytest.mark.parametrize("name", CARD)
-def test_every_optimizer_of_the_card_lowers_the_loss_in_one_program(name, task):
+def test_every_optimizer_of_the_card_lowers_the_loss_in_one_program(
+    name, task, validation_loss, untrained_loss
+):
     optimizer, profile = make_optimizer(OptimizerConfig(name, CARD[name])), Profile()
     run = Run(num_steps=20, steps_per_call=5, eval_every=0, seed_mode="loop")
     result = fit(task, optimizer, run, profile=profile)
     assert profile.recompilations == []
     assert not result.state.diverged.any()
-    untrained = fit(task, optimizer, Run(num_steps=0))
-    before, after = (loss_of(task, each) for each in (untrained, result))
+    after = validation_loss(result)
     assert np.isfinite(after)
-    assert after < before
-
-
-def loss_of(task, result) -> float:
-    params = jax.tree.map(lambda leaf: leaf[0], result.selected[0])
-    inputs = Inputs(task.data, (), task.eval_batches("validation")[0])
-    total, count = jax.jit(task.metrics)(params, (), inputs, jax.random.key(0))["loss"]
-    return float(total / count)
+    assert after < untrained_loss
 
 
 def test_f1_and_loss_by_hand_and_over_batches():
@@ -131,11 +144,12 @@ def test_the_seen_graph_holds_nothing_of_the_others():
 
 def test_what_is_trained_knows_nothing_of_unseen_nodes(task):
     """The loss keeps its value where the whole graph is blanked."""
-    params = task.init(jax.random.key(0), Inputs(task.data, (), ()))[0]
-    batch, key = task.batch(0, 0), jax.random.key(1)
+    params = jax.jit(task.init)(jax.random.key(0), Inputs(task.data, (), ()))[0]
+    loss_fn = jax.jit(task.loss_fn)
+    batch = task.batch(0, 0)
     nothing = jax.tree.map(jnp.zeros_like, task.data.whole)
     found = [
-        task.loss_fn(params, (), Inputs(data, (), batch), key)[0]
+        loss_fn(params, (), Inputs(data, (), batch), jax.random.key(1))[0]
         for data in (task.data, task.data._replace(whole=nothing))
     ]
     chex.assert_trees_all_equal(*found)
