@@ -88,7 +88,8 @@ class Profile:
             self._warn(_difference(self._shapes, shapes))
         elif self._end and not compiled and not self._tracing:
             self._step_seconds.append((now - self._end) / steps)
-            self._rates.append(steps * _examples(inputs) / (now - self._end))
+            if examples := _examples(inputs):
+                self._rates.append(steps * examples / (now - self._end))
             self._seconds += now - self._end
             self._waits += self._waited
         self._shapes, self._end, self._calls = shapes, now, self._calls + 1
@@ -106,8 +107,9 @@ class Profile:
         """Training's examples a second, one value a group of seeds, and the peak memory so far.
 
         A group's value is the median over its calls but those that compiled, validations in a call
-        included, all seeds together; a group without such a call has none. The memory is that of
-        the device where it says so, else of the process.
+        included, all seeds together. There is none where no such call was made, or where batches
+        are no indices of examples. The memory is that of the device where it says so, else of the
+        process.
         """
         peak = [value for value, _ in _peaks()[-1:]]
         found = {"examples_per_second": self._group_rates, "peak_memory_gb": peak}
@@ -183,11 +185,12 @@ def _words(dtype_and_shape: tuple | None) -> str:
 
 
 def _examples(inputs: dict[str, Any]) -> int:
-    """Examples in a step, all seeds together: the first axis of a batch, see `Task`."""
-    for leaf in jax.tree.leaves(inputs["batches"][1:]):
+    """Examples in a step, all seeds together, where a batch is their indices; else 0."""
+    for leaf in jax.tree.leaves(inputs["batches"][1:])[:1]:
         num_seeds, _, _, *shape = leaf.shape
-        return num_seeds * shape[0] if shape else num_seeds
-    return 1
+        if len(shape) == 1 and np.issubdtype(leaf.dtype, np.integer):
+            return num_seeds * shape[0]
+    return 0
 
 
 def _peak_memory() -> str:
