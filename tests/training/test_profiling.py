@@ -2,8 +2,6 @@
 
 import time
 
-import numpy as np
-
 from structdl.training.loop import fit
 from structdl.training.optimizers import OptimizerConfig, make_optimizer
 from structdl.training.profiling import TRACED_CALLS, Profile
@@ -68,4 +66,4 @@ def test_a_single_call_leaves_nothing_to_trace(regression, tmp_path):
     assert table["trace"] == "no second call"
     assert "raise --num-steps" in table["step"]
     assert not list(tmp_path.iterdir())
-    assert np.isclose(float(table["peak memory"].split()[0]), 0.5, atol=1.5)
+    assert float(table["peak memory"].split()[0]) > 0.1
