@@ -14,8 +14,8 @@ def keep_freed_memory() -> bool:
     """Lets the process keep large freed blocks for its next arrays; whether it could be told.
 
     By default glibc hands each large block back to the system, which then maps and clears every
-    page of the next one: on CPU two fifths of the time of a large aggregation (54 and 93 ms). The
-    process holds on to its largest use of memory in exchange. Elsewhere than on glibc nothing
+    page of the next one: on CPU two fifths of the time of a large aggregation (94 ms became 55).
+    The process holds on to its largest use of memory in exchange. Elsewhere than on glibc nothing
     is done.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
