@@ -1,6 +1,5 @@
 """Pictures of a run: learning curves, scores of the first seed's test graphs, and some of these."""
 
-from collections import defaultdict
 from pathlib import Path
 
 import jax
@@ -13,6 +12,7 @@ from experiments.graph_classification.data import SPLITS, GraphSet, load
 from experiments.graph_classification.model import make_model
 from experiments.graph_classification.presets import Config
 from structdl.graphs.graph import Graph, graph_mask, unbatch
+from structdl.training.curves import draw_learning_curves
 from structdl.training.loop import Fit
 from structdl.training.task import Task
 
@@ -22,7 +22,9 @@ DRAWN_GRAPHS = 6
 def draw(config: Config, task: Task, result: Fit, rows: list[dict], folder: Path) -> None:
     """Writes learning_curves.png, scores.png and graphs.png."""
     if rows:
-        draw_learning_curves(rows, config.dataset, folder / "learning_curves.png")
+        quantities = ("loss", "accuracy", "roc_auc")
+        path = folder / "learning_curves.png"
+        draw_learning_curves(rows, config.dataset, path, quantities=quantities)
     data, seed = load(config), result.seeds[0]
     of_test = SPLITS.index("test")
     graph = jax.tree.map(lambda leaf: leaf[of_test], task.seed_data(seed))
@@ -118,32 +120,3 @@ def _words(data: GraphSet, logit, label) -> str:
     task = int(np.argmax(np.where(label >= 0, logit, -np.inf)))
     probability = float(jax.nn.sigmoid(logit[task]))
     return f"{data.tasks[task]}: {label[task]}, probability {probability:.2f}"
-
-
-def draw_learning_curves(rows: list[dict], title: str, path: Path) -> None:
-    """Loss and accuracy or ROC-AUC against the step: mean over the seeds, and their spread.
-
-    A point of the training curves is the mean since the point before it.
-    """
-    every_name = dict.fromkeys(name for row in rows for name in row)
-    names = [name for name in every_name if name.endswith(("_loss", "_accuracy", "_roc_auc"))]
-    quantities = sorted({name.split("_", 1)[1] for name in names}, reverse=True)
-    figure = Figure(figsize=(5.5 * len(quantities), 4), layout="constrained")
-    axes = figure.subplots(1, len(quantities), squeeze=False)
-    for axis, quantity in zip(axes[0], quantities, strict=True):
-        for name in (name for name in names if name.endswith(f"_{quantity}")):
-            by_step = defaultdict(list)
-            for row in (row for row in rows if name in row):
-                by_step[row["step"]].append(row[name])
-            steps = sorted(by_step)
-            mean = np.array([np.mean(by_step[step]) for step in steps])
-            std = np.array([np.std(by_step[step]) for step in steps])
-            (line,) = axis.plot(steps, mean, label=name.split("_")[0])
-            axis.fill_between(steps, mean - std, mean + std, color=line.get_color(), alpha=0.2)
-        axis.set_xlabel("step")
-        axis.set_ylabel(quantity)
-        axis.legend(frameon=False)
-    num_seeds = len({row["seed"] for row in rows})
-    seeds = f": mean and standard deviation over {num_seeds} seeds" if num_seeds > 1 else ""
-    figure.suptitle(title + seeds)
-    figure.savefig(path, dpi=120)

@@ -20,9 +20,10 @@ import scipy.sparse.linalg
 from jaxtyping import Array, Float
 
 from structdl.core.segment import EdgeLayout, gather_sum
-from structdl.core.sparse import SparseRows, dropout, matmul
+from structdl.core.sparse import SparseRows, matmul
 from structdl.errors import InputError
 from structdl.graphs.gcn import symmetric_normalization
+from structdl.graphs.layer_dropout import drop_input
 
 _SMALL = 64  # nodes: a dense solver is at least as fast, and needs no convergence
 
@@ -284,7 +285,7 @@ class ChebNet(nn.Module):
         train: bool,
     ) -> Float[Array, "num_nodes num_classes"]:
         """The logits of every node."""
-        hidden = self._drop(self.embed(nodes, layout, laplacian, train=train), train)
+        hidden = drop_input(self, self.embed(nodes, layout, laplacian, train=train), train)
         return self.head(hidden, layout, laplacian)
 
     def embed(
@@ -300,10 +301,5 @@ class ChebNet(nn.Module):
         Call it by `apply(..., method=ChebNet.embed)`.
         """
         for layer in self.layers:
-            nodes = self.activation(layer(self._drop(nodes, train), layout, laplacian))
+            nodes = self.activation(layer(drop_input(self, nodes, train), layout, laplacian))
         return nodes
-
-    def _drop(self, x, train: bool):
-        if x is None or not train or self.dropout_rate == 0:
-            return x
-        return dropout(self.make_rng("dropout"), x, self.dropout_rate)

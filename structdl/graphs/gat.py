@@ -24,6 +24,7 @@ from structdl.core.segment import (
     segment_sum,
 )
 from structdl.core.sparse import SparseRows, dropout, matmul
+from structdl.graphs.layer_dropout import drop_input
 
 Combine = Literal["concat", "mean"]
 
@@ -236,7 +237,7 @@ class GAT(nn.Module):
     ) -> Float[Array, "num_nodes num_classes"]:
         """The logits of every node."""
         hidden = self.embed(nodes, layout, train=train)
-        return self.head(self._drop(hidden, train), layout, train=train)[0]
+        return self.head(drop_input(self, hidden, train), layout, train=train)[0]
 
     def embed(
         self,
@@ -247,7 +248,7 @@ class GAT(nn.Module):
     ) -> Float[Array, "num_nodes hidden"] | SparseRows:
         """What enters the last layer. Call it by `apply(..., method=GAT.embed)`."""
         for layer in self.layers:
-            hidden, _ = layer(self._drop(nodes, train), layout, train=train)
+            hidden, _ = layer(drop_input(self, nodes, train), layout, train=train)
             nodes = self.activation(hidden)
         return nodes
 
@@ -266,8 +267,3 @@ class GAT(nn.Module):
             nodes = self.activation(hidden)
             found.append(weights)
         return found
-
-    def _drop(self, x, train: bool):
-        if not train or self.dropout_rate == 0:
-            return x
-        return dropout(self.make_rng("dropout"), x, self.dropout_rate)

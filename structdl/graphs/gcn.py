@@ -18,7 +18,8 @@ from structdl.core.segment import (
     gather_sum,
     segment_sum,
 )
-from structdl.core.sparse import SparseRows, dropout, matmul
+from structdl.core.sparse import SparseRows, matmul
+from structdl.graphs.layer_dropout import drop_input
 
 
 def symmetric_normalization(
@@ -149,7 +150,7 @@ class GCN(nn.Module):
         train: bool,
     ) -> Float[Array, "num_nodes num_classes"]:
         """The logits of every node."""
-        hidden = self._drop(self.embed(nodes, layout, weights, train=train), train)
+        hidden = drop_input(self, self.embed(nodes, layout, weights, train=train), train)
         return self.head(hidden) if self.dense_head else self.head(hidden, layout, weights)
 
     def embed(
@@ -165,10 +166,5 @@ class GCN(nn.Module):
         Call it by `apply(..., method=GCN.embed)`.
         """
         for layer in self.layers:
-            nodes = self.activation(layer(self._drop(nodes, train), layout, weights))
+            nodes = self.activation(layer(drop_input(self, nodes, train), layout, weights))
         return nodes
-
-    def _drop(self, x, train: bool):
-        if x is None or not train or self.dropout_rate == 0:
-            return x
-        return dropout(self.make_rng("dropout"), x, self.dropout_rate)

@@ -22,8 +22,9 @@ from structdl.core.segment import (
     segment_max,
     segment_sum,
 )
-from structdl.core.sparse import SparseRows, dropout, matmul
+from structdl.core.sparse import SparseRows, matmul
 from structdl.errors import InputError
+from structdl.graphs.layer_dropout import drop_input
 from structdl.graphs.readout import GatedReadout
 from structdl.recurrent.cells import GRUParams, gru_step
 
@@ -316,7 +317,7 @@ class GGNN(nn.Module):
         train: bool,
     ) -> tuple[Float[Array, "num_nodes hidden"], Float[Array, "num_nodes annotation"]]:
         """The states after the last step, and the annotations with which they started."""
-        nodes = self._drop(nodes, train)
+        nodes = drop_input(self, nodes, train)
         if self.project:
             nodes = self.projection(nodes)
         elif isinstance(nodes, SparseRows):
@@ -329,12 +330,7 @@ class GGNN(nn.Module):
     def _after_head(self, x, train):
         for layer in self.head_layers:
             x = nn.tanh(layer(x))
-        return self._drop(x, train)
-
-    def _drop(self, x, train: bool):
-        if not train or self.dropout_rate == 0:
-            return x
-        return dropout(self.make_rng("dropout"), x, self.dropout_rate)
+        return drop_input(self, x, train)
 
 
 class Projection(nn.Module):

@@ -14,8 +14,9 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from structdl.core.segment import EdgeLayout, edge_list, gather_receivers, gather_senders
-from structdl.core.sparse import SparseRows, dropout
+from structdl.core.sparse import SparseRows
 from structdl.graphs.gcn import GraphConvolution
+from structdl.graphs.layer_dropout import drop_input
 
 _BLOCK = 512  # rows: 256 to 1024 measured alike on CPU; a block's logits stay in cache
 
@@ -220,9 +221,9 @@ class GAE(nn.Module):
     ) -> Float[Array, "num_nodes features"]:
         """The embedding of every node."""
         hidden = GraphConvolution(self.hidden, name="hidden_layer")
-        nodes = self.activation(hidden(_drop(self, nodes, train), layout, weights))
+        nodes = self.activation(hidden(drop_input(self, nodes, train), layout, weights))
         embedding = GraphConvolution(self.features, name="embedding")
-        return embedding(_drop(self, nodes, train), layout, weights)
+        return embedding(drop_input(self, nodes, train), layout, weights)
 
 
 class VGAE(nn.Module):
@@ -251,13 +252,7 @@ class VGAE(nn.Module):
     ) -> tuple[Float[Array, "num_nodes features"], Float[Array, "num_nodes features"]]:
         """The mean and the log standard deviation of every node's embedding."""
         hidden = GraphConvolution(self.hidden, name="hidden_layer")
-        nodes = self.activation(hidden(_drop(self, nodes, train), layout, weights))
+        nodes = self.activation(hidden(drop_input(self, nodes, train), layout, weights))
         heads = [GraphConvolution(self.features, name=name) for name in ("mean", "log_std")]
-        mean, log_std = (head(_drop(self, nodes, train), layout, weights) for head in heads)
+        mean, log_std = (head(drop_input(self, nodes, train), layout, weights) for head in heads)
         return mean, log_std
-
-
-def _drop(module: nn.Module, x, train: bool):
-    if x is None or not train or module.dropout_rate == 0:
-        return x
-    return dropout(module.make_rng("dropout"), x, module.dropout_rate)

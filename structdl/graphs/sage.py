@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from structdl.core.segment import EdgeLayout
-from structdl.core.sparse import SparseRows, dropout
+from structdl.core.sparse import SparseRows
 from structdl.graphs.aggregators import (
     Neighbours,
     OrderedEdges,
@@ -26,6 +26,7 @@ from structdl.graphs.aggregators import (
     pool_aggregate,
     project,
 )
+from structdl.graphs.layer_dropout import drop_input
 from structdl.graphs.sampling import Blocks
 from structdl.recurrent.cells import LSTMParams
 
@@ -279,7 +280,7 @@ class GraphSAGE(nn.Module):
         """
         layers = self.layers if self.dense_head else [*self.layers, self.head]
         hidden = self._run(layers, nodes, neighbours, train)
-        return self.head(self._drop(hidden, train)) if self.dense_head else hidden
+        return self.head(drop_input(self, hidden, train)) if self.dense_head else hidden
 
     def embed(
         self,
@@ -294,21 +295,16 @@ class GraphSAGE(nn.Module):
     def _run(self, layers, nodes, neighbours, train: bool):
         if not isinstance(neighbours, Blocks):
             for layer in layers:
-                nodes = layer(self._drop(nodes, train), neighbours, train=train)
+                nodes = layer(drop_input(self, nodes, train), neighbours, train=train)
             return nodes
         if len(neighbours.masks) != len(layers):
             raise ValueError(f"{len(neighbours.masks)} hops of blocks for {len(layers)} layers")
         hops = [nodes[ids] for ids in neighbours.nodes]
         for layer in layers:  # each one consumes the outermost hop
-            hops = [self._drop(hop, train) for hop in hops]
+            hops = [drop_input(self, hop, train) for hop in hops]
             inner, outer = hops[:-1], hops[1:]
             hops = [
                 layer(own, SampledNeighbours(values, mask), train=train)
                 for own, values, mask in zip(inner, outer, neighbours.masks, strict=False)
             ]
         return hops[0]
-
-    def _drop(self, x, train: bool):
-        if not train or self.dropout_rate == 0:
-            return x
-        return dropout(self.make_rng("dropout"), x, self.dropout_rate)

@@ -17,9 +17,10 @@ import scipy.linalg
 from jaxtyping import Array, Float
 
 from structdl.core.segment import EdgeLayout
-from structdl.core.sparse import SparseRows, dropout, matmul
+from structdl.core.sparse import SparseRows, matmul
 from structdl.errors import InputError
 from structdl.graphs.chebyshev import normalized_laplacian
+from structdl.graphs.layer_dropout import drop_input
 
 _MOST_NODES = 20_000
 _MATRICES = 4  # of num_nodes^2 float64: the Laplacian turned into vectors, and LAPACK's workspace
@@ -245,7 +246,7 @@ class SpectralNet(nn.Module):
         train: bool,
     ) -> Float[Array, "num_nodes num_classes"]:
         """The logits of every node."""
-        hidden = self._drop(self.embed(nodes, eigenvectors, train=train), train)
+        hidden = drop_input(self, self.embed(nodes, eigenvectors, train=train), train)
         return self.head(hidden, eigenvectors)
 
     @nn.compact
@@ -263,12 +264,7 @@ class SpectralNet(nn.Module):
         in_features = nodes.num_columns if isinstance(nodes, SparseRows) else nodes.shape[1]
         shape = (in_features, self.channels)
         projection = self.param("projection", nn.initializers.glorot_uniform(), shape)
-        hidden = matmul(self._drop(nodes, train), projection)
+        hidden = matmul(drop_input(self, nodes, train), projection)
         for layer in self.layers:
-            hidden = self.activation(layer(self._drop(hidden, train), eigenvectors))
+            hidden = self.activation(layer(drop_input(self, hidden, train), eigenvectors))
         return hidden
-
-    def _drop(self, x, train: bool):
-        if not train or self.dropout_rate == 0:
-            return x
-        return dropout(self.make_rng("dropout"), x, self.dropout_rate)
