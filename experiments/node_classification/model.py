@@ -60,6 +60,8 @@ class GATConfig:
     """Heads of the last layer, averaged."""
     dropout: float = 0.6
     """Of what enters each layer, the features included, and of the attention weights."""
+    drop_values: bool = True
+    """Whether the projected features are dropped out too, as in the authors' code."""
     l2: float = 5e-4
     """The penalty is l2 * |W|^2 / 2 over all parameters but biases."""
 
@@ -208,6 +210,7 @@ def make_network(config: NetworkConfig, num_classes: int) -> nn.Module:
                 heads=config.heads,
                 output_heads=config.output_heads,
                 dropout_rate=config.dropout,
+                drop_values=config.drop_values,
             )
         case GraphSAGEConfig():
             return GraphSAGE(

@@ -86,6 +86,7 @@ def graph_attention(
     combine: Combine = "concat",
     negative_slope: float = 0.2,
     dropout_rate: float = 0.0,
+    value_dropout_rate: float = 0.0,
     key: Key[Array, ""] | None = None,
 ) -> tuple[Float[Array, "num_nodes out_features"], Float[Array, "num_edges heads"]]:
     """One layer before its activation, and the weights of its attention.
@@ -101,12 +102,12 @@ def graph_attention(
       combine: "concat" in hidden layers (eq. 5), "mean" in the last one (eq. 6).
       negative_slope: of LeakyReLU.
       dropout_rate: of the weights, so that a node sees a part of its neighbours.
+      value_dropout_rate: of W h where it is summed, not where it is attended by; the authors' code
+        has it, and their text does not.
       key: draws what is dropped; None drops nothing. The weights returned are those before, and
         cost nothing under jit unless they are used.
 
     Reference: Velickovic et al. (2018), eq. 4-6.
-    Differs from the paper: its code also drops W h out between the two, which the text does not
-    say.
     """
     chex.assert_equal(layout.num_senders, layout.num_receivers)
     heads, features = params.sender_vector.shape
@@ -121,9 +122,13 @@ def graph_attention(
     scores = jnp.exp(logits - gather_receivers(largest, layout))
     totals = segment_sum(scores, receivers, num_nodes, layout)
     totals = jnp.where(totals == 0, 1, totals)
-    kept = scores if key is None else dropout(key, scores, dropout_rate)
+    kept, values = scores, projected
+    if key is not None:
+        weights_key, values_key = jax.random.split(key)
+        kept = dropout(weights_key, scores, dropout_rate)
+        values = dropout(values_key, projected, value_dropout_rate)
     # divided once a node and not once an edge: a quarter off a training step on Cora
-    out = gather_sum(projected, layout, weights=kept) / totals[:, :, None]
+    out = gather_sum(values, layout, weights=kept) / totals[:, :, None]
     weights = scores / gather_receivers(totals, layout)
     if combine == "concat":
         out = out.reshape(-1, heads * features)
@@ -141,6 +146,7 @@ class GraphAttention(nn.Module):
       combine: "concat" gives heads * features, "mean" gives features.
       negative_slope: of LeakyReLU.
       dropout_rate: of the attention weights (key: `rngs={"dropout": key}`).
+      value_dropout_rate: of W h where it is summed.
       use_bias: whether b is added.
       kernel_init: how W starts, each head for itself; Glorot and Bengio's uniform in the paper.
     """
@@ -150,6 +156,7 @@ class GraphAttention(nn.Module):
     combine: Combine = "concat"
     negative_slope: float = 0.2
     dropout_rate: float = 0.0
+    value_dropout_rate: float = 0.0
     use_bias: bool = True
     kernel_init: Callable = nn.initializers.glorot_uniform()
 
@@ -172,7 +179,7 @@ class GraphAttention(nn.Module):
             self.param("receiver_vector", self._vector, vector),
             self.param("bias", nn.initializers.zeros, (bias_width,)) if self.use_bias else None,
         )
-        drops = train and self.dropout_rate > 0
+        drops = train and max(self.dropout_rate, self.value_dropout_rate) > 0
         return graph_attention(
             params,
             nodes,
@@ -180,6 +187,7 @@ class GraphAttention(nn.Module):
             combine=self.combine,
             negative_slope=self.negative_slope,
             dropout_rate=self.dropout_rate,
+            value_dropout_rate=self.value_dropout_rate,
             key=self.make_rng("dropout") if drops else None,
         )
 
@@ -208,6 +216,7 @@ class GAT(nn.Module):
       activation: what follows each hidden layer.
       dropout_rate: of what enters each layer, the features included, and of the attention weights
         (key: `rngs={"dropout": key}`).
+      drop_values: whether W h is dropped out too where it is summed, as in the authors' code.
 
     Parameters: `layers_0/kernel`, `layers_0/sender_vector` and on, then `head/...`.
     """
@@ -218,15 +227,15 @@ class GAT(nn.Module):
     output_heads: int = 1
     activation: Callable = nn.elu
     dropout_rate: float = 0.0
+    drop_values: bool = False
 
     def setup(self):
-        rate = self.dropout_rate
-        self.layers = [
-            GraphAttention(width, self.heads, dropout_rate=rate) for width in self.hidden
-        ]
-        self.head = GraphAttention(
-            self.num_classes, self.output_heads, combine="mean", dropout_rate=rate
+        rates = dict(
+            dropout_rate=self.dropout_rate,
+            value_dropout_rate=self.dropout_rate if self.drop_values else 0.0,
         )
+        self.layers = [GraphAttention(width, self.heads, **rates) for width in self.hidden]
+        self.head = GraphAttention(self.num_classes, self.output_heads, combine="mean", **rates)
 
     def __call__(
         self,

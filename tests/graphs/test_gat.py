@@ -85,19 +85,34 @@ def test_gradients_in_float64():
         check_grads(output, (params, nodes), order=1, modes="rev")
 
 
-def test_dropout_keeps_the_mean_and_the_returned_weights():
+@pytest.mark.parametrize("dropped_part", ["dropout_rate", "value_dropout_rate"])
+def test_dropout_keeps_the_mean_and_the_returned_weights(dropped_part):
     senders, receivers, nodes, params = example()
     layout = edge_layout(senders, receivers, NUM_NODES)
     expected, weights = graph_attention(params, nodes, layout)
 
     def dropped(key):
-        return graph_attention(params, nodes, layout, dropout_rate=0.5, key=key)
+        return graph_attention(params, nodes, layout, **{dropped_part: 0.5}, key=key)
 
     outs, all_weights = jax.vmap(dropped)(jax.random.split(jax.random.key(0), 2000))
     np.testing.assert_allclose(all_weights[0], weights, rtol=1e-5)
     assert float(jnp.abs(outs[0] - outs[1]).max()) > 0.1
     spread = np.asarray(jnp.std(outs, axis=0)) / 2000**0.5
     assert np.all(np.abs(np.mean(outs, axis=0) - expected) <= 5 * spread + 1e-5)
+
+
+def test_values_are_dropped_in_training_only_and_where_asked():
+    senders, receivers, nodes, _ = example()
+    layout = edge_layout(senders, receivers, NUM_NODES)
+    rngs = {"dropout": jax.random.key(3)}
+    plain, dropping = (GAT((3,), 2, dropout_rate=0.5, drop_values=drop) for drop in (False, True))
+    params = plain.init(jax.random.key(0), nodes, layout, train=False)
+    calm = [model.apply(params, nodes, layout, train=False) for model in (plain, dropping)]
+    np.testing.assert_array_equal(*calm)
+    rough = [
+        model.apply(params, nodes, layout, train=True, rngs=rngs) for model in (plain, dropping)
+    ]
+    assert float(jnp.abs(rough[0] - rough[1]).max()) > 1e-3
 
 
 def test_extreme_scores_and_no_edges_stay_finite():
