@@ -1,15 +1,11 @@
 """From generated graphs to arrays of one shape, and the batches that index them."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from structdl.errors import InputError
-
 SPLITS = ("train", "validation", "test")
-_EVAL_BATCH = 250
 
 
 class PaddedGraphs(NamedTuple):
@@ -74,33 +70,3 @@ def pad_graphs(graphs) -> PaddedGraphs:
         node_mask=np.arange(num_nodes) < counts[:, None],
         targets=stacked("targets", 1, 0)[:, 0] if single else stacked("targets", num_nodes, 0),
     )
-
-
-def train_batches(number: int, batch_size: int) -> Callable[[int, int], np.ndarray]:
-    """`batch(step, seed)`: graphs in the order of a new permutation each epoch, none twice in it.
-
-    What is left over at an epoch's end, less than a batch, is not trained on in that epoch.
-
-    Raises:
-      InputError: a batch that is empty or larger than the training set.
-    """
-    if not 1 <= batch_size <= number:
-        raise InputError(
-            f"--batch-size is {batch_size}: give 1 to {number}, which is the number of graphs."
-        )
-    in_epoch = number // batch_size
-
-    def batch(step: int, seed: int) -> np.ndarray:
-        epoch, place = divmod(step, in_epoch)
-        order = np.random.default_rng([seed, epoch]).permutation(number)
-        return order[place * batch_size : (place + 1) * batch_size].astype(np.int32)
-
-    return batch
-
-
-def eval_batches(start: int, number: int) -> list[np.ndarray]:
-    """The graphs of a split in order, the last batch filled up with -1, which does not count."""
-    size = min(number, _EVAL_BATCH)
-    places = np.arange(start, start + number, dtype=np.int32)
-    batches = [places[at : at + size] for at in range(0, number, size or 1)]
-    return [np.pad(part, (0, size - len(part)), constant_values=-1) for part in batches]

@@ -7,18 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.algorithmic_graphs.data import PaddedGraphs, eval_batches, load, train_batches
+from experiments.algorithmic_graphs.data import PaddedGraphs, load
 from experiments.algorithmic_graphs.figures import draw
 from experiments.algorithmic_graphs.model import keep_state, make_model
 from experiments.algorithmic_graphs.presets import PRESETS, Config
 from structdl.training import cli
+from structdl.training.batches import in_order, shuffled_epochs
 from structdl.training.experiment import Experiment
 from structdl.training.task import Inputs, Task
+
+EVAL_BATCH = 250  # graphs
 
 
 def make_task(config: Config) -> Task:
     """Cross-entropy of the answers; a batch is the numbers of its graphs, -1 for none."""
     data, question, sizes = load(config)
+    places = {name: np.arange(start, start + number) for name, (start, number) in sizes.items()}
     model = make_model(config, question)
     totals = {"nodes": node_totals, "node": choice_totals, "graph": graph_totals}[question.output]
 
@@ -43,8 +47,8 @@ def make_task(config: Config) -> Task:
         init=init,
         loss_fn=loss_fn,
         metrics=metrics,
-        eval_batches=lambda name: eval_batches(*sizes[name]),
-        batch=train_batches(sizes["train"][1], config.batch_size),
+        eval_batches=lambda name: in_order(places[name], EVAL_BATCH),
+        batch=shuffled_epochs(places["train"], config.batch_size),
         score="accuracy",
     )
 

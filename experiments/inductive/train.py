@@ -1,11 +1,9 @@
 """Inductive node classification on sampled neighbourhoods: the task and main."""
 
-import functools
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from experiments.inductive.data import InductiveData, LabelledGraph, load, padded_batches, some
@@ -15,6 +13,7 @@ from experiments.inductive.presets import PRESETS, Config
 from structdl.errors import InputError
 from structdl.graphs.sampling import sample_blocks
 from structdl.training import cli
+from structdl.training.batches import shuffled_epochs
 from structdl.training.experiment import Experiment
 from structdl.training.task import Inputs, Task
 
@@ -27,7 +26,7 @@ def make_task(config: Config) -> Task:
     """
     data, parts, num_logits = load(config)
     model = make_model(config, num_logits)
-    _check_sizes(config, len(parts.train))
+    _check_sizes(config)
 
     def run(params, graph: LabelledGraph, nodes, key, train: bool):
         sampling_key, dropout_key, order_key = jax.random.split(key, 3)
@@ -69,7 +68,7 @@ def make_task(config: Config) -> Task:
         loss_fn=loss_fn,
         metrics=metrics,
         eval_batches=eval_batches,
-        batch=make_batch(parts.train, config.batch_size),
+        batch=shuffled_epochs(parts.train, config.batch_size),
         score="f1" if has_many_labels(data) else "accuracy",
     )
 
@@ -77,25 +76,6 @@ def make_task(config: Config) -> Task:
 def has_many_labels(data: InductiveData) -> bool:
     """Whether a node can have several labels, or none."""
     return data.whole.labels.ndim == 2
-
-
-def make_batch(nodes: np.ndarray, batch_size: int):
-    """Returns `batch(step, seed)`: an epoch goes once through the nodes in the seed's order of it.
-
-    The nodes that fill no whole batch are left out of the epoch.
-    """
-
-    @functools.lru_cache(maxsize=1)  # steps come in their order
-    def order(epoch: int, seed: int) -> np.ndarray:
-        return np.random.default_rng([seed, epoch]).permutation(nodes).astype(np.int32)
-
-    steps_per_epoch = len(nodes) // batch_size
-
-    def batch(step: int, seed: int) -> np.ndarray:
-        epoch, place = divmod(step, steps_per_epoch)
-        return order(epoch, seed)[place * batch_size : (place + 1) * batch_size]
-
-    return batch
 
 
 def totals(logits, labels, mask) -> dict:
@@ -120,9 +100,7 @@ def totals(logits, labels, mask) -> dict:
     return {"loss": (jnp.sum(losses, where=mask), count), **score}
 
 
-def _check_sizes(config: Config, num_train: int) -> None:
-    if not 1 <= config.batch_size <= num_train:
-        raise InputError(f"--batch-size is {config.batch_size}: give 1 to {num_train}.")
+def _check_sizes(config: Config) -> None:
     if config.eval_batch_size < 1:
         raise InputError(f"--eval-batch-size is {config.eval_batch_size}: give 1 or more.")
     if config.eval_nodes < 0:

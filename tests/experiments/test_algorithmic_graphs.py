@@ -12,9 +12,7 @@ import pytest
 from experiments.algorithmic_graphs import train
 from experiments.algorithmic_graphs.data import (
     PaddedGraphs,
-    eval_batches,
     pad_graphs,
-    train_batches,
 )
 from experiments.algorithmic_graphs.figures import draw_depth, layout_of
 from experiments.algorithmic_graphs.model import make_model
@@ -152,18 +150,6 @@ def test_what_fills_up_a_batch_does_not_change_a_metric(task):
         task.metrics(params, state, Inputs(task.data, (), batch), None) for batch in (first, longer)
     )
     chex.assert_trees_all_close(few, more, rtol=1e-5)
-
-
-def test_batches_go_through_every_graph_once_an_epoch():
-    batch = train_batches(10, 5)
-    epochs = [np.concatenate([batch(step, 1), batch(step + 1, 1)]) for step in (0, 2)]
-    for epoch in epochs:
-        assert sorted(epoch) == list(range(10))
-    assert (epochs[0] != epochs[1]).any()
-    assert (batch(0, 1) != batch(0, 2)).any()
-    (first, second) = eval_batches(7, 300)
-    assert [*first, *second[second >= 0]] == list(range(7, 307))
-    assert eval_batches(7, 0) == []
 
 
 def test_a_few_steps_lower_the_loss_and_compile_once(task, config, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.inductive.data import induce, padded_batches, some
 from experiments.inductive.presets import PRESETS
-from experiments.inductive.train import EXPERIMENT, main, make_batch, make_task, totals
+from experiments.inductive.train import EXPERIMENT, main, make_task, totals
 from structdl.errors import InputError
 from structdl.training.cli import restore_run
 from structdl.training.loop import fit
@@ -153,17 +153,6 @@ def test_what_is_trained_knows_nothing_of_unseen_nodes(task):
         for data in (task.data, task.data._replace(whole=nothing))
     ]
     chex.assert_trees_all_equal(*found)
-
-
-def test_an_epoch_meets_each_node_once_in_an_order_of_its_own():
-    batch = make_batch(np.arange(100, 130, dtype=np.int32), 10)
-    first = np.concatenate([batch(step, 0) for step in range(3)])
-    assert sorted(first.tolist()) == list(range(100, 130))
-    second = np.concatenate([batch(step, 0) for step in range(3, 6)])
-    assert sorted(second.tolist()) == sorted(first.tolist())
-    assert (first != second).any()
-    assert (batch(0, 1) != first[:10]).any()
-    np.testing.assert_array_equal(batch(0, 0), first[:10])
 
 
 def test_evaluation_covers_the_nodes_once():
