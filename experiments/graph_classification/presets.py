@@ -121,7 +121,7 @@ PRESETS = {
     "subgraph-sum": _subgraph("sum", "sum of its nodes"),
     "subgraph-virtual-node": _subgraph("virtual", "virtual node"),
     "gin-mutag": _gin("MUTAG", 0.894, num_steps=1000, batch_size=32),
-    "gin-proteins": _gin("PROTEINS", 0.762, num_steps=500, batch_size=64),
+    "gin-proteins": _gin("PROTEINS", 0.762, num_steps=1500, batch_size=64),
     "gin-tox21": _tox21("GIN", GINConfig(hidden=64, dropout=0.2), "mean"),
     "gcn-tox21": _tox21("GCN", GCNConfig(dropout=0.1), "gated", 0.003),
     "ggnn-tox21": _tox21("GGNN", GGNNConfig(dropout=0.1), "gated"),
