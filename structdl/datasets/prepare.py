@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import absl.logging
 import filelock
 import tensorflow_datasets as tfds
 from tqdm import tqdm
@@ -80,12 +81,12 @@ def prepare(
     """
     data_path = (Path(data_dir) if data_dir else default_data_dir()).expanduser().absolute()
     with _explain_folder_errors(data_path):
-        builder = builder_class(data_dir=data_path, config=config)
+        builder = _build(builder_class, data_path, config)
         if _is_prepared(builder):
             return builder
         with _lock(builder.name, data_path):
             if _is_prepared(builder):  # by another process while this one waited
-                return builder_class(data_dir=data_path, config=config)
+                return _build(builder_class, data_path, config)
             _remove_leftovers(builder)
             if raw_dir := raw_dir or os.environ.get("STRUCTDL_RAW_DIR"):
                 folder = Path(raw_dir).expanduser().absolute() / builder.name
@@ -241,6 +242,20 @@ def _lock(name: str, data_path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _build(
+    builder_class: type[tfds.core.DatasetBuilder],
+    data_path: Path,
+    config: str | tfds.core.BuilderConfig | None,
+) -> tfds.core.DatasetBuilder:
+    # TFDS warns of every configuration that is not among the class's own.
+    verbosity = absl.logging.get_verbosity()
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    try:
+        return builder_class(data_dir=data_path, config=config)
+    finally:
+        absl.logging.set_verbosity(verbosity)
 
 
 def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
