@@ -87,8 +87,9 @@ def load(
 ) -> Splits:
     """Returns three `Padded`: values [num, time, 88], uint8, 1 where a key sounds, and lengths.
 
-    The collection is jsb_chorales, nottingham, muse_data or piano_midi; `prepare` explains the
-    folders. The split is the published one.
+    The collection is jsb_chorales (229, 76 and 77 pieces), nottingham (694, 173, 170), muse_data
+    (524, 135, 124) or piano_midi (87, 12, 25); the split is the published one. `prepare` explains
+    the folders.
 
     Raises:
       InputError: unknown name; the data cannot be had (see `prepare`) or is not what it should be.
