@@ -12,6 +12,7 @@ import errno
 import hashlib
 import http.client
 import io
+import logging
 import os
 import shutil
 import sys
@@ -22,7 +23,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import absl.logging
 import filelock
 import tensorflow_datasets as tfds
 from tqdm import tqdm
@@ -250,12 +250,13 @@ def _build(
     config: str | tfds.core.BuilderConfig | None,
 ) -> tfds.core.DatasetBuilder:
     # TFDS warns of every configuration that is not among the class's own.
-    verbosity = absl.logging.get_verbosity()
-    absl.logging.set_verbosity(absl.logging.ERROR)
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         return builder_class(data_dir=data_path, config=config)
     finally:
-        absl.logging.set_verbosity(verbosity)
+        logger.setLevel(level)
 
 
 def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
