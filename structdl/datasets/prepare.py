@@ -12,6 +12,7 @@ import errno
 import hashlib
 import http.client
 import io
+import logging
 import os
 import shutil
 import sys
@@ -26,6 +27,7 @@ import filelock
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from structdl.datasets.archives import RawArchive, fault_of_archive
 from structdl.errors import InputError
 
 ANSWER_SECONDS = 8.0  # how long a server may be silent, the look-up of its name included
@@ -55,7 +57,7 @@ def prepare(
     builder_class: type[tfds.core.DatasetBuilder],
     config: str | tfds.core.BuilderConfig | None = None,
     *,
-    raw_files: Sequence[RawFile] = (),
+    raw_files: Sequence[RawFile | RawArchive] = (),
     raw_dir: str | os.PathLike | None = None,
     data_dir: str | os.PathLike | None = None,
 ) -> tfds.core.DatasetBuilder:
@@ -65,8 +67,8 @@ def prepare(
     the second waits, and then finds the work done.
 
     Args:
-      builder_class: reads its raw files by `dl_manager.download(url)` (see `url_infos`) or under
-        `dl_manager.manual_dir`.
+      builder_class: reads its raw files by `dl_manager.download(url)` (see `url_infos`), and its
+        archives under `dl_manager.manual_dir`.
       config: one of BUILDER_CONFIGS, by name or itself; None for a builder that has none.
       raw_files: the files that this configuration reads.
       raw_dir: takes the place of the network; holds `<builder name>/<raw file name>`. None:
@@ -79,12 +81,12 @@ def prepare(
     """
     data_path = (Path(data_dir) if data_dir else default_data_dir()).expanduser().absolute()
     with _explain_folder_errors(data_path):
-        builder = builder_class(data_dir=data_path, config=config)
+        builder = _build(builder_class, data_path, config)
         if _is_prepared(builder):
             return builder
         with _lock(builder.name, data_path):
             if _is_prepared(builder):  # by another process while this one waited
-                return builder_class(data_dir=data_path, config=config)
+                return _build(builder_class, data_path, config)
             _remove_leftovers(builder)
             if raw_dir := raw_dir or os.environ.get("STRUCTDL_RAW_DIR"):
                 folder = Path(raw_dir).expanduser().absolute() / builder.name
@@ -117,7 +119,7 @@ def url_infos(raw_files: Sequence[RawFile]) -> dict[str, tfds.download.checksums
     }
 
 
-def check_raw_files(raw_files: Sequence[RawFile], folder: Path) -> None:
+def check_raw_files(raw_files: Sequence[RawFile | RawArchive], folder: Path) -> None:
     """Compares the files in a folder with the registered ones.
 
     Raises:
@@ -134,8 +136,10 @@ def check_raw_files(raw_files: Sequence[RawFile], folder: Path) -> None:
         )
 
 
-def _fault(path: Path, raw_file: RawFile) -> str | None:
+def _fault(path: Path, raw_file: RawFile | RawArchive) -> str | None:
     """What is wrong with a file, in words; None if it is the registered one."""
+    if isinstance(raw_file, RawArchive):
+        return fault_of_archive(path, raw_file)
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -151,7 +155,7 @@ def _fault(path: Path, raw_file: RawFile) -> str | None:
     return None
 
 
-def _download_missing(raw_files: Sequence[RawFile], folder: Path) -> None:
+def _download_missing(raw_files: Sequence[RawFile | RawArchive], folder: Path) -> None:
     """Brings every registered file into `folder`; those already there are kept."""
     missing = [raw_file for raw_file in raw_files if _fault(folder / raw_file.name, raw_file)]
     try:
@@ -166,12 +170,13 @@ def _download_missing(raw_files: Sequence[RawFile], folder: Path) -> None:
         ) from error
 
 
-def _download(raw_file: RawFile, target: Path) -> None:
+def _download(raw_file: RawFile | RawArchive, target: Path) -> None:
     """Fetches a file; it gets its name only once it is seen to be the registered one."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".part")
     # disable=None: no bar where stderr is not a terminal.
-    bar = tqdm(total=raw_file.size, desc=raw_file.name, unit="B", unit_scale=True, disable=None)
+    total = raw_file.size if isinstance(raw_file, RawFile) else None
+    bar = tqdm(total=total, desc=raw_file.name, unit="B", unit_scale=True, disable=None)
     try:
         with partial.open("wb") as file, bar:
             for chunk in _chunks(raw_file):
@@ -184,7 +189,7 @@ def _download(raw_file: RawFile, target: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _chunks(raw_file: RawFile) -> Iterator[bytes]:
+def _chunks(raw_file: RawFile | RawArchive) -> Iterator[bytes]:
     """What a URL answers, a piece at a time, and at most one byte more than registered."""
     left = raw_file.size + 1
     try:
@@ -237,6 +242,21 @@ def _lock(name: str, data_path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _build(
+    builder_class: type[tfds.core.DatasetBuilder],
+    data_path: Path,
+    config: str | tfds.core.BuilderConfig | None,
+) -> tfds.core.DatasetBuilder:
+    # TFDS warns of every configuration that is not among the class's own.
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        return builder_class(data_dir=data_path, config=config)
+    finally:
+        logger.setLevel(level)
 
 
 def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
