@@ -197,8 +197,8 @@ class GraphAttention(nn.Module):
         return jnp.concatenate([self.kernel_init(key, one_head) for key in keys], axis=1)
 
     def _vector(self, key, shape):
-        """As a dense layer from W h, of each end of an edge, to one number."""
-        limit = (6 / (2 * self.features + 1)) ** 0.5
+        """As two dense layers from W h to one number, one for each end of an edge."""
+        limit = (6 / (self.features + 1)) ** 0.5
         return jax.random.uniform(key, shape, minval=-limit, maxval=limit)
 
 
