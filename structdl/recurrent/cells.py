@@ -1,11 +1,50 @@
 """Recurrent cells as pure steps, `(params, carry, x) -> (carry, y)`, for one element or a batch."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+
+class RNNParams(NamedTuple):
+    """The parameters of `rnn_step`."""
+
+    input_kernel: jax.Array  # [in_features, hidden]
+    recurrent_kernel: jax.Array  # [hidden, hidden]
+    bias: jax.Array  # [hidden]
+
+
+def rnn_step(
+    params: RNNParams,
+    carry: Float[Array, "*batch hidden"],
+    x: Float[Array, "*batch in_features"],
+    *,
+    activation: Callable = jnp.tanh,
+) -> tuple[Float[Array, "*batch hidden"], Float[Array, "*batch hidden"]]:
+    """One step of a plain recurrent network; the new state is both the carry and the output.
+
+    hidden' = activation(x W + hidden U + b)
+
+    Args:
+      params: W, U and b.
+      carry: hidden.
+      x: the input of the step.
+      activation: pointwise; it must be finite at 0.
+
+    Raises:
+      AssertionError: a parameter does not have a column for each unit of the carry.
+
+    Reference: Elman (1990), "Finding structure in time", Cognitive Science 14.
+    """
+    hidden = carry.shape[-1]
+    chex.assert_shape(params.input_kernel, (x.shape[-1], hidden))
+    chex.assert_shape(params.recurrent_kernel, (hidden, hidden))
+    chex.assert_shape(params.bias, (hidden,))
+    new = activation(_affine(x, params.input_kernel, params.bias) + carry @ params.recurrent_kernel)
+    return new, new
 
 
 class GRUParams(NamedTuple):
