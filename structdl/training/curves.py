@@ -1,11 +1,14 @@
 """Learning curves: what metrics.jsonl logged, against the step."""
 
+import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+
+from structdl.training.workdir import CONFIG, METRICS, read_json
 
 
 def draw_learning_curves(
@@ -46,12 +49,75 @@ def draw_learning_curves(
     figure.savefig(path, dpi=120)
 
 
-def _draw_curve(axis, rows, name: str) -> None:
+def runs_beside(workdir: Path, same: Sequence[str]) -> dict[str, list[dict]]:
+    """The logged rows, by preset, of a run and of those in the same folder that compare with it.
+
+    Of several runs of a preset the newest counts, but for this run's own.
+
+    Args:
+      workdir: of a run.
+      same: the fields of the config in which the others must be as this one.
+    """
+
+    def config_of(path: Path) -> dict:
+        return read_json(path / CONFIG)["config"]
+
+    wanted, found = config_of(workdir), {}
+    files = sorted(workdir.parent.glob(f"*/{METRICS}"), key=lambda file: file.stat().st_mtime)
+    for path in [*(file.parent for file in files if file.parent != workdir), workdir]:
+        if (path / CONFIG).exists() and (path / METRICS).exists():
+            config = config_of(path)
+            if all(config.get(field) == wanted[field] for field in same):
+                lines = (path / METRICS).read_text().splitlines()
+                found[read_json(path / CONFIG)["preset"]] = [json.loads(line) for line in lines]
+    return dict(sorted(found.items()))
+
+
+def draw_runs(
+    runs: Mapping[str, Sequence[dict]], title: str, path: Path, *, quantity: str = "loss"
+) -> None:
+    """Writes a picture of several runs' curves, a plot for training and one for validation.
+
+    What lies above all curves after a twentieth of the longest is cut off, so that the later and
+    smaller differences can be seen.
+
+    Args:
+      runs: the rows of metrics.jsonl by a name; see `runs_beside`.
+      title: what they were trained on.
+      path: of the picture.
+      quantity: what is drawn, where it was logged.
+    """
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, split in zip(axes, ("train", "validation"), strict=True):
+        for name, rows in runs.items():
+            _draw_curve(axis, rows, f"{split}_{quantity}", label=name)
+        axis.set_title("training" if split == "train" else split)
+        axis.set_xlabel("step")
+        axis.legend(frameon=False)
+    axes[0].set_ylabel(quantity.replace("_", " "))
+    start = max(row["step"] for rows in runs.values() for row in rows) / 20
+    names = [f"{split}_{quantity}" for split in ("train", "validation")]
+    values = [
+        row[name]
+        for rows in runs.values()
+        for row in rows
+        for name in names
+        if name in row and row["step"] >= start
+    ]
+    if values:
+        margin = 0.05 * (max(values) - min(values))
+        axes[0].set_ylim(min(values) - margin, max(values) + margin)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+def _draw_curve(axis, rows, name: str, label: str = "") -> None:
     by_step = defaultdict(list)
     for row in (row for row in rows if name in row):
         by_step[row["step"]].append(row[name])
     steps = sorted(by_step)
     mean = np.array([np.mean(by_step[step]) for step in steps])
     std = np.array([np.std(by_step[step]) for step in steps])
-    (line,) = axis.plot(steps, mean, label=name.split("_")[0])
+    (line,) = axis.plot(steps, mean, label=label or name.split("_")[0])
     axis.fill_between(steps, mean - std, mean + std, color=line.get_color(), alpha=0.2)

@@ -1,0 +1,3 @@
+from experiments.polyphonic_music.train import main
+
+main()

@@ -1,0 +1,82 @@
+"""Pieces of all splits in one array, and the batches that index them."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.polyphonic_music.presets import Config
+from structdl.datasets import chord_progressions, poly_music
+from structdl.datasets.sequences import Splits
+from structdl.errors import InputError, nearest_names
+from structdl.training.batches import in_order, shuffled_epochs
+
+DATASETS = ("chord_progressions", *poly_music.RAW_FILES)
+
+
+class Pieces(NamedTuple):
+    """Pieces of music, padded on the right."""
+
+    keys: jax.Array  # [num_pieces, time, 88], uint8
+    lengths: jax.Array  # [num_pieces], int32
+
+
+class Stretch(NamedTuple):
+    """What of the pieces a batch shows; -1 stands for no piece."""
+
+    pieces: np.ndarray  # [batch], int32
+    starts: np.ndarray  # [batch], int32
+
+
+def load(config: Config) -> tuple[Pieces, Splits]:
+    """The pieces of all splits, and the indices of each split's.
+
+    Raises:
+      InputError: an unknown set, or one that cannot be had.
+    """
+    if config.dataset == "chord_progressions":
+        splits = chord_progressions.load(data_dir=config.data.dir)
+    elif config.dataset in poly_music.RAW_FILES:
+        splits = poly_music.load(
+            config.dataset, data_dir=config.data.dir, raw_dir=config.data.raw_dir
+        )
+    else:
+        raise InputError(
+            f"--dataset is {config.dataset!r}: {nearest_names(config.dataset, DATASETS)}"
+        )
+    time = max(split.values.shape[1] for split in splits)
+    keys = np.concatenate(
+        [np.pad(values, ((0, 0), (0, time - values.shape[1]), (0, 0))) for values, _ in splits]
+    )
+    ends = np.cumsum([len(split.lengths) for split in splits])
+    indices = np.split(np.arange(ends[-1]), ends[:-1])
+    lengths = np.concatenate([split.lengths for split in splits])
+    return Pieces(keys, lengths), Splits(*indices)
+
+
+def train_batches(
+    lengths: np.ndarray, examples: np.ndarray, batch_size: int, max_time: int
+) -> Callable[[int, int], Stretch]:
+    """`batch(step, seed)`: shuffled epochs; of a piece longer than `max_time` a stretch at random.
+
+    Raises:
+      InputError: a batch or a stretch that is empty, or a batch larger than the training set.
+    """
+    if max_time < 2:
+        raise InputError(f"--max-time is {max_time}: a step and the one before it take 2.")
+    pieces = shuffled_epochs(examples, batch_size)
+
+    def batch(step: int, seed: int) -> Stretch:
+        chosen = pieces(step, seed)
+        last_start = np.maximum(lengths[chosen] - max_time, 0)
+        starts = np.random.default_rng([seed, step, 1]).integers(0, last_start + 1)
+        return Stretch(chosen, starts.astype(np.int32))
+
+    return batch
+
+
+def eval_batches(examples: np.ndarray, batch_size: int) -> Sequence[Stretch]:
+    """Whole pieces in their order."""
+    batches = in_order(examples, batch_size)
+    return [Stretch(pieces, np.zeros_like(pieces)) for pieces in batches]

@@ -1,0 +1,170 @@
+"""The config of this experiment, and its presets with the figures that they reproduce."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, NamedTuple
+
+import tyro
+
+from experiments.sequence_model import (
+    GRUConfig,
+    LSTMConfig,
+    RNNConfig,
+    SequenceConfig,
+    TCNConfig,
+)
+from structdl.training.experiment import Preset, Published
+from structdl.training.optimizers import OptimizerConfig
+from structdl.training.run import DataConfig, Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that decides a run."""
+
+    dataset: str = "chord_progressions"
+    """chord_progressions, jsb_chorales, nottingham, muse_data or piano_midi."""
+    model: SequenceConfig = GRUConfig()
+    parameters: int = 18_500
+    """What the model must have, within 5 %, its read-out not counted; 0 for any number."""
+    batch_size: int = 16
+    """Pieces a step."""
+    max_time: int = 256
+    """Of a longer piece a step sees a stretch of this length, drawn at random."""
+    weight_noise: float = 0.0
+    """Standard deviation of what is added to every parameter in each training step."""
+    optimizer: OptimizerConfig = OptimizerConfig("rmsprop", 0.001, clip_norm=1.0)
+    data: DataConfig = DataConfig()
+    run: Annotated[Run, tyro.conf.arg(name="")] = Run()
+
+
+CHUNG = "Chung et al. 2014, table 2"
+BAI = "Bai et al. 2018, table 1"
+NAMES = {"rnn": "tanh RNN", "gru": "GRU", "lstm": "LSTM", "tcn": "TCN"}
+
+
+class _Collection(NamedTuple):
+    dataset: str
+    title: str
+    epoch: int  # steps of 16 pieces
+    small: Mapping[str, float]  # published, of models of 20 000 parameters
+    large: Mapping[str, float] = {}  # published, of those of `_LARGE`
+
+
+_COLLECTIONS = {
+    "jsb": _Collection(
+        "jsb_chorales",
+        "JSB chorales",
+        14,
+        {"rnn": 9.10, "gru": 8.54, "lstm": 8.67},
+        {"rnn": 8.91, "gru": 8.43, "lstm": 8.45, "tcn": 8.10},
+    ),
+    "nottingham": _Collection(
+        "nottingham",
+        "Nottingham",
+        43,
+        {"rnn": 3.13, "gru": 3.23, "lstm": 3.20},
+        {"rnn": 4.05, "gru": 3.46, "lstm": 3.29, "tcn": 3.07},
+    ),
+    "muse": _Collection("muse_data", "MuseData", 32, {"rnn": 6.23, "gru": 5.99, "lstm": 6.23}),
+    "piano": _Collection("piano_midi", "Piano-midi", 5, {"rnn": 9.03, "gru": 8.82, "lstm": 9.03}),
+}
+_SMALL = {
+    "rnn": RNNConfig(100),
+    "gru": GRUConfig(46),
+    "lstm": LSTMConfig(36),
+    "tcn": TCNConfig(16, num_levels=4, kernel_size=5, dropout=0.1),
+}
+_LARGE = {
+    "jsb": {
+        "rnn": RNNConfig(468, dropout=0.5),
+        "gru": GRUConfig(253, dropout=0.5),
+        "lstm": LSTMConfig(215, dropout=0.5),
+        "tcn": TCNConfig(150, num_levels=2, kernel_size=3, dropout=0.5),
+    },
+    "nottingham": {
+        "rnn": RNNConfig(976, dropout=0.2),
+        "gru": GRUConfig(545, dropout=0.2),
+        "lstm": LSTMConfig(467, dropout=0.2),
+        "tcn": TCNConfig(150, num_levels=4, kernel_size=6, dropout=0.2),
+    },
+}
+_LARGE_SIZES = {"jsb": 260_000, "nottingham": 1_040_000}
+
+
+def _run(epoch: int, epochs: int, patience: int) -> Run:
+    """A validation an epoch; the best parameters are tested."""
+    return Run(
+        num_steps=epoch * epochs,
+        eval_every=epoch,
+        steps_per_call=epoch,
+        log_every=epoch,
+        seed_mode="loop",
+        stopping="patience",
+        stopping_size=patience,
+        checkpoint_every=10 * epoch,
+    )
+
+
+def _small(model: str, collection: _Collection, learning_rate: float) -> Preset:
+    """Chung et al., section 4: RMSProp, weight noise, early stopping."""
+    config = Config(
+        collection.dataset,
+        _SMALL[model],
+        weight_noise=0.075,
+        optimizer=OptimizerConfig("rmsprop", learning_rate, clip_norm=1.0),
+        run=_run(collection.epoch, 400, 40),
+    )
+    return _preset(model, collection, config, "20 000 parameters", collection.small, CHUNG)
+
+
+def _large(model: str, name: str, learning_rate: float) -> Preset:
+    """Bai et al., section 5: Adam, dropout."""
+    collection = _COLLECTIONS[name]
+    config = Config(
+        collection.dataset,
+        _LARGE[name][model],
+        parameters=_LARGE_SIZES[name],
+        optimizer=OptimizerConfig("adam", learning_rate, clip_norm=0.4),
+        run=_run(collection.epoch, 200, 20),
+    )
+    size = {"jsb": "300 000 parameters", "nottingham": "1 000 000 parameters"}[name]
+    return _preset(model, collection, config, size, collection.large, BAI)
+
+
+def _preset(model, collection, config, size: str, figures: Mapping[str, float], source) -> Preset:
+    published = [Published("test_loss", figures[model], source)] if model in figures else []
+    return Preset(
+        config,
+        f"{NAMES[model]}, {size}",
+        collection.title,
+        f"{NAMES[model]} of {size} on {collection.title}",
+        published,
+        metrics=("test_loss",),
+        picture={"gru": "models.png", "tcn": "piano_roll.png"}.get(model, ""),
+    )
+
+
+_CHORDS = _Collection("chord_progressions", "chord progressions", 12, {})
+PRESETS = {
+    f"{model}-chords": Preset(
+        Config(
+            model=_SMALL[model],
+            optimizer=OptimizerConfig("adam", 0.003, clip_norm=1.0),
+            run=dataclasses.replace(_run(_CHORDS.epoch, 50, 20), stopping="none"),
+        ),
+        f"{NAMES[model]}, 20 000 parameters",
+        _CHORDS.title,
+        f"{NAMES[model]} on generated chord progressions; needs no network",
+        metrics=("test_loss",),
+    )
+    for model in ("gru", "rnn", "lstm", "tcn")
+}
+PRESETS |= {
+    f"{model}-{name}": _small(model, collection, 0.001)
+    for name, collection in _COLLECTIONS.items()
+    for model in NAMES
+}
+PRESETS |= {
+    f"{model}-{name}-large": _large(model, name, 0.001) for name in _LARGE for model in NAMES
+}

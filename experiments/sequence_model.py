@@ -1,0 +1,149 @@
+"""The four models that the sequence experiments compare: tanh RNN, GRU, LSTM and TCN."""
+
+import bisect
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from structdl.errors import InputError
+from structdl.recurrent.stacked import GRU, LSTM, RNN
+from structdl.temporal.tcn import TCN
+
+TOLERANCE = 0.05  # by which the sizes of compared models may differ
+
+
+@dataclasses.dataclass(frozen=True)
+class RNNConfig:
+    """A recurrent network of tanh units."""
+
+    hidden: int = 100
+    """Units of each layer."""
+    num_layers: int = 1
+    dropout: float = 0.0
+    """Of what leaves each layer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GRUConfig:
+    """Gated recurrent units."""
+
+    hidden: int = 46
+    """Units of each layer."""
+    num_layers: int = 1
+    dropout: float = 0.0
+    """Of what leaves each layer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LSTMConfig:
+    """Long short-term memory."""
+
+    hidden: int = 36
+    """Units of each layer."""
+    num_layers: int = 1
+    dropout: float = 0.0
+    """Of what leaves each layer."""
+    forget_bias: float = 1.0
+    """Where the forget gate's bias starts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TCNConfig:
+    """A temporal convolutional network; level k has a dilation of 2^k."""
+
+    channels: int = 25
+    """Of each level."""
+    num_levels: int = 4
+    kernel_size: int = 5
+    dropout: float = 0.0
+    """After each convolution."""
+
+
+SequenceConfig = RNNConfig | GRUConfig | LSTMConfig | TCNConfig
+
+
+class SequenceModel(nn.Module):
+    """One of the four models and a linear read-out of each step, or of the last alone.
+
+    Parameters: `encoder` and `readout`.
+    """
+
+    config: SequenceConfig
+    num_outputs: int
+    last: bool = False
+
+    def setup(self):
+        self.encoder = _encoder(self.config)
+        self.dropout = nn.Dropout(self.config.dropout)
+        self.readout = nn.Dense(self.num_outputs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch time in_features"],
+        lengths: Int[Array, " batch"] | None = None,
+        *,
+        train: bool,
+    ) -> Float[Array, "batch time outputs"] | Float[Array, "batch outputs"]:
+        """What is said after each step, or after each sequence's last one."""
+        hidden = self.encoder(x, lengths=lengths, train=train)
+        if not isinstance(self.config, TCNConfig):  # whose last layer drops out itself
+            hidden, _ = hidden
+            hidden = self.dropout(hidden, deterministic=not train)
+        if self.last:
+            ends = jnp.full(len(x), x.shape[1]) if lengths is None else lengths
+            places = jnp.maximum(ends - 1, 0)[:, None, None]
+            hidden = jnp.take_along_axis(hidden, places, axis=1)[:, 0]
+        return self.readout(hidden)
+
+
+def _encoder(config: SequenceConfig) -> nn.Module:
+    match config:
+        case RNNConfig(hidden, num_layers, rate):
+            return RNN(hidden, num_layers, dropout_rate=rate)
+        case GRUConfig(hidden, num_layers, rate):
+            return GRU(hidden, num_layers, dropout_rate=rate)
+        case LSTMConfig(hidden, num_layers, rate, bias):
+            return LSTM(hidden, num_layers, dropout_rate=rate, forget_bias=bias)
+        case TCNConfig(channels, num_levels, kernel_size, rate):
+            return TCN((channels,) * num_levels, kernel_size, dropout_rate=rate)
+
+
+def encoder_size(config: SequenceConfig, time: int, in_features: int) -> int:
+    """How many parameters a model has, its read-out not counted."""
+    x = jax.ShapeDtypeStruct((1, time, in_features), jnp.float32)
+
+    def init(x):
+        return SequenceModel(config, 1).init(jax.random.key(0), x, train=False)["params"]
+
+    return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(init, x)["encoder"]))
+
+
+def check_size(config: SequenceConfig, time: int, in_features: int, wanted: int) -> None:
+    """Prints a model's size, its read-out not counted, and compares it; 0 wants none.
+
+    Raises:
+      InputError: it is further from what is wanted than TOLERANCE; names the width that is not.
+    """
+    found = encoder_size(config, time, in_features)
+    if not wanted:
+        print(f"{found} parameters without the read-out")
+        return
+    print(f"{found} parameters without the read-out, {found / wanted - 1:+.1%} of {wanted}")
+    if abs(found - wanted) > TOLERANCE * wanted:
+        name = "channels" if isinstance(config, TCNConfig) else "hidden"
+        widths = range(1, 4096)
+        best = bisect.bisect(
+            widths,
+            wanted,
+            key=lambda width: encoder_size(
+                dataclasses.replace(config, **{name: width}), time, in_features
+            ),
+        )
+        raise InputError(
+            f"the model has {found} parameters without its read-out, and --parameters asks for "
+            f"{wanted} within {TOLERANCE:.0%}: give --model.{name} {best}, or --parameters 0 for "
+            "any number."
+        )
