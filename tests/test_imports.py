@@ -62,9 +62,8 @@ def test_file_imports_only_from_the_floors_below(path):
         is_peer = parts[:2] == ("experiments", "benchmarks") and parts[-1].endswith("_peers")
         assert is_peer or top not in PEERS, f"{name} belongs behind an extra"
         if top == "flax" and rest[:1] == ["linen"]:
-            assert parts[1] in TOPICS or parts[-1].endswith("model"), (
-                f"{name} outside a module half"
-            )
+            half = parts[1] in TOPICS or parts[-1].endswith("model")
+            assert half or is_peer, f"{name} outside a module half"
         if parts[0] == "structdl":
             assert top != "experiments", "structdl never imports experiments"
             if top == "structdl" and len(parts) > 2:

@@ -18,7 +18,7 @@ from structdl.errors import InputError
 from structdl.training import ledger
 
 DIRECTORY = Path(__file__).parent
-FAMILIES = ("graphs",)
+FAMILIES = ("graphs", "sequences")
 KEY = ("family", "case", "peer", "device", "threads")
 
 
