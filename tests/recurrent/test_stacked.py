@@ -13,6 +13,8 @@ from structdl.recurrent.stacked import GRU, LSTM, RNN, run_stack
 
 BATCH, TIME, IN_FEATURES, HIDDEN = 4, 5, 3, 6
 LENGTHS = [3, 1, 5, 2]  # PyTorch packs no empty sequence
+# compiles in a fraction of the time of an orthogonal one
+SIMPLE = {"recurrent_kernel_init": jax.nn.initializers.normal(0.3)}
 MODULES = {"RNN": RNN, "GRU": GRU, "LSTM": LSTM}
 
 
@@ -84,6 +86,10 @@ def test_outputs_states_and_gradients_equal_torch(name, num_layers, bidirectiona
             close(array, theirs.grad.numpy().T)
 
 
+def init(module, xs, seed=0):
+    return jax.jit(partial(module.init, train=False))(jax.random.key(seed), xs)
+
+
 def apply_jitted(module):
     return jax.jit(module.apply, static_argnames="train")
 
@@ -91,7 +97,7 @@ def apply_jitted(module):
 def test_parameters_start_as_documented():
     xs = normal(0, BATCH, TIME, IN_FEATURES)
     module = LSTM(HIDDEN, num_layers=2, bidirectional=True, learn_initial_state=True)
-    params = module.init(jax.random.key(0), xs, train=False)["params"]
+    params = init(module, xs)["params"]
     assert set(params) == {
         *("layers_0", "layers_0_backward", "layers_1", "layers_1_backward"),
         *("initial_cell", "initial_hidden"),
@@ -109,16 +115,16 @@ def test_parameters_start_as_documented():
     assert np.abs(kernel - other).max() > 0.1
 
     plain = LSTM(HIDDEN, forget_bias=0.0, recurrent_kernel_init=jax.nn.initializers.ones)
-    params = plain.init(jax.random.key(0), xs, train=False)["params"]
+    params = init(plain, xs)["params"]
     np.testing.assert_array_equal(params["layers_0"]["bias"], 0)
     np.testing.assert_array_equal(params["layers_0"]["recurrent_kernel"], 1)
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
 def test_the_initial_state_is_learned_or_given(name):
     xs, lengths = normal(0, BATCH, TIME, IN_FEATURES), jnp.array([3, 0, 5, 0])
-    module = MODULES[name](HIDDEN, num_layers=2, learn_initial_state=True)
-    params = module.init(jax.random.key(0), xs, train=False)["params"]
+    module = MODULES[name](HIDDEN, num_layers=2, learn_initial_state=True, **SIMPLE)
+    params = init(module, xs)["params"]
     names = [key for key in params if key.startswith("initial")]
     assert names == (["initial_cell"] if name == "LSTM" else []) + ["initial_hidden"]
     for place, each in enumerate(names):
@@ -150,16 +156,15 @@ def test_the_initial_state_is_learned_or_given(name):
 
 def test_dropout_is_between_layers_and_in_training_only():
     xs = normal(0, BATCH, TIME, IN_FEATURES)
-    keys = [jax.random.key(seed) for seed in range(1, 4)]
-    single, double = GRU(HIDDEN, dropout_rate=0.5), GRU(HIDDEN, num_layers=2, dropout_rate=0.5)
-    params = double.init(keys[0], xs, train=False)
+    keys = [jax.random.key(seed) for seed in (1, 2)]
+    single, double = (GRU(HIDDEN, count, dropout_rate=0.5, **SIMPLE) for count in (1, 2))
+    params = init(double, xs)
     apply = apply_jitted(double)
-    evaluated, _ = apply(params, xs, train=False)
-    first, last = apply(params, xs, train=True, rngs={"dropout": keys[1]})
-    second, _ = apply(params, xs, train=True, rngs={"dropout": keys[2]})
+    evaluated, expected = apply(params, xs, train=False)
+    first, last = apply(params, xs, train=True, rngs={"dropout": keys[0]})
+    second, _ = apply(params, xs, train=True, rngs={"dropout": keys[1]})
     assert np.abs(first - second).max() > 1e-2
     # the first layer's final state has met no dropout, the second's has
-    _, expected = apply(params, xs, train=False)
     np.testing.assert_array_equal(last[0], expected[0])
     assert np.abs(last[1] - expected[1]).max() > 1e-2
     undropped = GRU(HIDDEN, num_layers=2).apply(params, xs, train=True)[0]
@@ -185,7 +190,7 @@ def test_what_is_dropped_is_scaled():
 
 def test_seeds_under_vmap():
     xs, lengths = normal(0, BATCH, TIME, IN_FEATURES), jnp.array(LENGTHS)
-    module = LSTM(HIDDEN, num_layers=2, bidirectional=True)
+    module = GRU(HIDDEN, bidirectional=True, **SIMPLE)
 
     def train(key, xs):
         params = module.init(key, xs, train=False)
@@ -205,7 +210,7 @@ def test_seeds_under_vmap():
 
 def test_a_carry_of_other_layers_is_refused():
     xs = normal(0, BATCH, TIME, IN_FEATURES)
-    params = GRU(HIDDEN, num_layers=2).init(jax.random.key(0), xs, train=False)
+    params = init(GRU(HIDDEN, num_layers=2, **SIMPLE), xs)
     with pytest.raises(AssertionError, match="shape"):
         GRU(HIDDEN, num_layers=2).apply(
             params, xs, train=False, carry=jnp.zeros((1, BATCH, HIDDEN))
