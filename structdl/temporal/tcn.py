@@ -8,9 +8,10 @@ Reference: Bai, Kolter, Koltun (2018), "An empirical evaluation of generic convo
 recurrent networks for sequence modeling", arXiv:1803.01271.
 """
 
+import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import chex
 import flax.linen as nn
@@ -21,6 +22,10 @@ from jaxtyping import Array, Float, Int, Key
 from structdl.core.masks import length_mask, select
 from structdl.core.sparse import dropout
 from structdl.errors import InputError
+
+Method = Literal["plain", "loop"]
+
+_DIMENSIONS = ("NWC", "WIO", "NWC")
 
 
 class ConvolutionParams(NamedTuple):
@@ -146,11 +151,20 @@ def causal_convolution(
     kernel: Float[Array, "kernel_size in_features features"],
     *,
     dilation: int = 1,
+    method: Method | None = None,
 ) -> Float[Array, "batch time features"]:
     """F(s) = sum over i < k of f(i) x_{s - d i}, with zeros before the first input.
 
     Tap i of the equation is kernel[k - 1 - i], as in a correlation. The dilation may exceed the
     sequence: what lies before it is zeros.
+
+    Args:
+      x: the inputs.
+      kernel: f, the last tap first: kernel[-1] meets the present.
+      dilation: d.
+      method: how the kernel's gradient is made: "plain" as XLA derives it, "loop" by a product for
+        each sequence in turn, with which a training step on CPU takes down to 0.6 of the time. It
+        has no forward-mode derivative. None means "loop" on CPU and "plain" elsewhere.
 
     Reference: Bai et al. (2018), section 3.2.
 
@@ -158,16 +172,51 @@ def causal_convolution(
     >>> causal_convolution(x, jnp.array([[[10.0]], [[1.0]]]), dilation=2)[0, :, 0]
     Array([ 1.,  2., 13., 24.], dtype=float32)
     """
+    if method is None:
+        method = "loop" if jax.default_backend() == "cpu" else "plain"
+    return (_convolve if method == "plain" else _convolve_with_loop)(x, kernel, dilation)
+
+
+def _convolve(x, kernel, dilation: int):
     past = (kernel.shape[0] - 1) * dilation
-    # padded outside of the convolution: within it the gradient at batch 1 takes twice the time
     return jax.lax.conv_general_dilated(
-        jnp.pad(x, ((0, 0), (past, 0), (0, 0))),
-        kernel,
-        window_strides=(1,),
-        padding="VALID",
-        rhs_dilation=(dilation,),
-        dimension_numbers=("NWC", "WIO", "NWC"),
+        x, kernel, (1,), [(past, 0)], rhs_dilation=(dilation,), dimension_numbers=_DIMENSIONS
     )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve_with_loop(x, kernel, dilation: int):
+    return _convolve(x, kernel, dilation)
+
+
+def _forward(x, kernel, dilation: int):
+    return _convolve(x, kernel, dilation), (x, kernel)
+
+
+def _backward(dilation: int, saved, cotangent):
+    x, kernel = saved
+    _, pull_back = jax.vjp(lambda x: _convolve(x, kernel, dilation), x)
+    return *pull_back(cotangent), _kernel_gradient(x, cotangent, kernel.shape[0], dilation)
+
+
+def _kernel_gradient(x, cotangent, taps: int, dilation: int):
+    """df(i) = sum over t of x_{t - d i} times cotangent_t, a product of all taps per sequence."""
+    time, (in_features, features) = x.shape[1], (x.shape[2], cotangent.shape[2])
+    starts = [(taps - 1 - tap) * dilation for tap in range(taps)]
+
+    def add_sequence(total, sequence):
+        x, cotangent = sequence
+        padded = jnp.pad(cotangent, ((0, starts[0]), (0, 0)))
+        shifted = jnp.concatenate([padded[start : start + time] for start in starts], axis=1)
+        return total + x.T @ shifted, None
+
+    # a loop also keeps XLA from computing x again, with all its dropout, for each of its uses
+    zeros = jnp.zeros((in_features, taps * features), x.dtype)
+    total, _ = jax.lax.scan(add_sequence, zeros, (x, cotangent))
+    return jnp.swapaxes(total.reshape(in_features, taps, features), 0, 1)
+
+
+_convolve_with_loop.defvjp(_forward, _backward)
 
 
 def temporal_block(
@@ -178,6 +227,7 @@ def temporal_block(
     dropout_rate: float = 0.0,
     drop_channels: bool = False,
     key: Key[Array, ""] | None = None,
+    method: Method | None = None,
 ) -> Float[Array, "batch time features"]:
     """One residual block: relu(residual(x) + D(relu(conv(D(relu(conv(x))))))), D for dropout.
 
@@ -189,6 +239,7 @@ def temporal_block(
       drop_channels: whether D drops a channel of a sequence for all its time, as the paper's text
         says, or each value by itself, as its authors' code does.
       key: draws what is dropped; None drops nothing.
+      method: see `causal_convolution`.
 
     Reference: Bai et al. (2018), section 3.3 and figure 1b.
     """
@@ -196,7 +247,7 @@ def temporal_block(
     hidden = x
     for convolution, key in zip((params.first, params.second), keys, strict=True):
         kernel = effective_kernel(convolution)
-        hidden = causal_convolution(hidden, kernel, dilation=dilation)
+        hidden = causal_convolution(hidden, kernel, dilation=dilation, method=method)
         hidden = jax.nn.relu(hidden + convolution.bias[None, None])
         hidden = _drop(key, hidden, dropout_rate, drop_channels)
     return jax.nn.relu(hidden + _residual(params.residual, x))
@@ -211,6 +262,7 @@ def tcn(
     dropout_rate: float = 0.0,
     drop_channels: bool = False,
     key: Key[Array, ""] | None = None,
+    method: Method | None = None,
 ) -> Float[Array, "batch time features"]:
     """Residual blocks one upon another; the head is the caller's.
 
@@ -224,6 +276,7 @@ def tcn(
       dropout_rate: see `temporal_block`.
       drop_channels: see `temporal_block`.
       key: draws what is dropped; None drops nothing.
+      method: see `causal_convolution`.
     """
     dilations = _of_levels(params, dilations)
     valid = None if lengths is None else length_mask(lengths, x.shape[1])
@@ -237,6 +290,7 @@ def tcn(
             dropout_rate=dropout_rate,
             drop_channels=drop_channels,
             key=None if key is None else jax.random.fold_in(key, level),
+            method=method,
         )
     return x if valid is None else select(valid, x, 0)
 
@@ -299,15 +353,11 @@ def tcn_step(
     return tuple(new_state), x
 
 
-def tcn_params(variables: Mapping[str, Any]) -> tuple[BlockParams, ...]:
-    """The parameters of a `TCN`, from `variables["params"]`, as the pure functions take them."""
-    blocks = []
-    for level in range(len(variables)):
-        found = variables[f"levels_{level}"]
-        blocks.append(
-            BlockParams(*(_convolution(found, name) for name in ("first", "second", "residual")))
-        )
-    return tuple(blocks)
+def tcn_params(params: Mapping[str, Any]) -> tuple[BlockParams, ...]:
+    """The parameters of a `TCN`, its `variables["params"]`, as the pure functions take them."""
+    names = BlockParams._fields
+    levels = (params[f"levels_{level}"] for level in range(len(params)))
+    return tuple(BlockParams(*(_convolution(level, name) for name in names)) for level in levels)
 
 
 def _convolution(found: Mapping[str, Array], name: str) -> ConvolutionParams | None:
@@ -350,6 +400,7 @@ class TemporalBlock(nn.Module):
     weight_norm: bool = True
     kernel_init: Callable = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
     residual_init: Callable = nn.initializers.normal(0.01)
+    method: Method | None = None
 
     @nn.compact
     def __call__(
@@ -372,6 +423,7 @@ class TemporalBlock(nn.Module):
             dropout_rate=self.dropout_rate,
             drop_channels=self.drop_channels,
             key=self.make_rng("dropout") if drops else None,
+            method=self.method,
         )
 
     def _convolution(self, name: str, in_features: int) -> ConvolutionParams:
@@ -403,6 +455,7 @@ class TCN(nn.Module):
         never is.
       kernel_init: how kernels start.
       residual_init: how the kernels of residuals start.
+      method: see `causal_convolution`.
       warn_beyond: whether to warn, when it is traced, of a receptive field that is larger than
         the sequence.
 
@@ -422,6 +475,7 @@ class TCN(nn.Module):
     weight_norm: bool = True
     kernel_init: Callable = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
     residual_init: Callable = nn.initializers.normal(0.01)
+    method: Method | None = None
     warn_beyond: bool = True
 
     def setup(self):
@@ -435,6 +489,7 @@ class TCN(nn.Module):
                 self.weight_norm,
                 self.kernel_init,
                 self.residual_init,
+                self.method,
             )
             for width, dilation in zip(self.widths, self._dilations(), strict=True)
         ]
