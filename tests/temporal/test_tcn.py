@@ -11,11 +11,11 @@ from jax.test_util import check_grads
 
 from structdl.core.scan import unroll
 from structdl.errors import InputError
+from structdl.temporal.causal_convolution import causal_convolution
 from structdl.temporal.tcn import (
     TCN,
     BlockParams,
     ConvolutionParams,
-    causal_convolution,
     effective_kernel,
     fold_weight_norm,
     init_state,
