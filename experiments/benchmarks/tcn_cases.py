@@ -48,7 +48,6 @@ def make_batch(size: Size) -> tuple[np.ndarray, np.ndarray]:
 
 def training_step(size: Size):
     """The loss, its gradients, and Adam, in one compiled call whose state is given over."""
-    import flax.linen as nn
     import jax
     import optax
 
@@ -60,12 +59,13 @@ def training_step(size: Size):
         dropout_rate=size.dropout_rate,
         warn_beyond=False,
     )
-    head, optimizer = nn.Dense(size.num_outputs), optax.adam(LEARNING_RATE)
+    optimizer = optax.adam(LEARNING_RATE)
     x, labels = jax.device_put(make_batch(size))
 
     def loss(params, key):
         hidden = network.apply(params["tcn"], x, train=True, rngs={"dropout": key})
-        outputs = head.apply(params["head"], hidden if size.every_step else hidden[:, -1])
+        hidden = hidden if size.every_step else hidden[:, -1]
+        outputs = hidden @ params["kernel"] + params["bias"]
         if size.num_outputs == 1:
             return ((outputs - labels) ** 2).mean()
         return optax.softmax_cross_entropy_with_integer_labels(outputs, labels).mean()
@@ -80,7 +80,8 @@ def training_step(size: Size):
     keys = jax.random.split(jax.random.key(0), 3)
     params = {
         "tcn": network.init(keys[0], x, train=False),
-        "head": head.init(keys[1], np.zeros((1, size.width), np.float32)),
+        "kernel": jax.random.normal(keys[1], (size.width, size.num_outputs)) / size.width**0.5,
+        "bias": np.zeros(size.num_outputs, np.float32),
     }
     state = (params, optimizer.init(params), keys[2])
     compiled = jax.jit(step, donate_argnums=0)

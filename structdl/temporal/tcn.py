@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int, Key
 from structdl.core.masks import length_mask, select
 from structdl.core.sparse import dropout
 from structdl.errors import InputError
+from structdl.temporal.causal_convolution import Method, causal_convolution
 
 
 class ConvolutionParams(NamedTuple):
@@ -93,7 +94,7 @@ def levels_to_cover(kernel_size: int, time: int, *, convolutions_per_block: int 
 
 
 def warn_beyond_sequence(kernel_size: int, dilations: Sequence[int], time: int) -> None:
-    """Warns where the receptive field is larger than the sequence; the result is defined, as above.
+    """Warns where the receptive field is larger than the sequence; the result is defined.
 
     The paper's own networks are mostly larger, since the field doubles with each level. What it
     costs is work: the taps that lie before the first input meet zeros only.
@@ -141,35 +142,6 @@ def fold_weight_norm(params: Sequence[BlockParams]) -> tuple[BlockParams, ...]:
     return jax.tree.map(folded, tuple(params), is_leaf=lambda x: isinstance(x, ConvolutionParams))
 
 
-def causal_convolution(
-    x: Float[Array, "batch time in_features"],
-    kernel: Float[Array, "kernel_size in_features features"],
-    *,
-    dilation: int = 1,
-) -> Float[Array, "batch time features"]:
-    """F(s) = sum over i < k of f(i) x_{s - d i}, with zeros before the first input.
-
-    Tap i of the equation is kernel[k - 1 - i], as in a correlation. The dilation may exceed the
-    sequence: what lies before it is zeros.
-
-    Reference: Bai et al. (2018), section 3.2.
-
-    >>> x = jnp.array([[[1.0], [2.0], [3.0], [4.0]]])
-    >>> causal_convolution(x, jnp.array([[[10.0]], [[1.0]]]), dilation=2)[0, :, 0]
-    Array([ 1.,  2., 13., 24.], dtype=float32)
-    """
-    past = (kernel.shape[0] - 1) * dilation
-    # padded outside of the convolution: within it the gradient at batch 1 takes twice the time
-    return jax.lax.conv_general_dilated(
-        jnp.pad(x, ((0, 0), (past, 0), (0, 0))),
-        kernel,
-        window_strides=(1,),
-        padding="VALID",
-        rhs_dilation=(dilation,),
-        dimension_numbers=("NWC", "WIO", "NWC"),
-    )
-
-
 def temporal_block(
     params: BlockParams,
     x: Float[Array, "batch time in_features"],
@@ -178,6 +150,7 @@ def temporal_block(
     dropout_rate: float = 0.0,
     drop_channels: bool = False,
     key: Key[Array, ""] | None = None,
+    method: Method | None = None,
 ) -> Float[Array, "batch time features"]:
     """One residual block: relu(residual(x) + D(relu(conv(D(relu(conv(x))))))), D for dropout.
 
@@ -189,6 +162,7 @@ def temporal_block(
       drop_channels: whether D drops a channel of a sequence for all its time, as the paper's text
         says, or each value by itself, as its authors' code does.
       key: draws what is dropped; None drops nothing.
+      method: see `causal_convolution`.
 
     Reference: Bai et al. (2018), section 3.3 and figure 1b.
     """
@@ -196,7 +170,7 @@ def temporal_block(
     hidden = x
     for convolution, key in zip((params.first, params.second), keys, strict=True):
         kernel = effective_kernel(convolution)
-        hidden = causal_convolution(hidden, kernel, dilation=dilation)
+        hidden = causal_convolution(hidden, kernel, dilation=dilation, method=method)
         hidden = jax.nn.relu(hidden + convolution.bias[None, None])
         hidden = _drop(key, hidden, dropout_rate, drop_channels)
     return jax.nn.relu(hidden + _residual(params.residual, x))
@@ -211,6 +185,7 @@ def tcn(
     dropout_rate: float = 0.0,
     drop_channels: bool = False,
     key: Key[Array, ""] | None = None,
+    method: Method | None = None,
 ) -> Float[Array, "batch time features"]:
     """Residual blocks one upon another; the head is the caller's.
 
@@ -224,6 +199,7 @@ def tcn(
       dropout_rate: see `temporal_block`.
       drop_channels: see `temporal_block`.
       key: draws what is dropped; None drops nothing.
+      method: see `causal_convolution`.
     """
     dilations = _of_levels(params, dilations)
     valid = None if lengths is None else length_mask(lengths, x.shape[1])
@@ -237,6 +213,7 @@ def tcn(
             dropout_rate=dropout_rate,
             drop_channels=drop_channels,
             key=None if key is None else jax.random.fold_in(key, level),
+            method=method,
         )
     return x if valid is None else select(valid, x, 0)
 
@@ -299,15 +276,11 @@ def tcn_step(
     return tuple(new_state), x
 
 
-def tcn_params(variables: Mapping[str, Any]) -> tuple[BlockParams, ...]:
-    """The parameters of a `TCN`, from `variables["params"]`, as the pure functions take them."""
-    blocks = []
-    for level in range(len(variables)):
-        found = variables[f"levels_{level}"]
-        blocks.append(
-            BlockParams(*(_convolution(found, name) for name in ("first", "second", "residual")))
-        )
-    return tuple(blocks)
+def tcn_params(params: Mapping[str, Any]) -> tuple[BlockParams, ...]:
+    """The parameters of a `TCN`, its `variables["params"]`, as the pure functions take them."""
+    names = BlockParams._fields
+    levels = (params[f"levels_{level}"] for level in range(len(params)))
+    return tuple(BlockParams(*(_convolution(level, name) for name in names)) for level in levels)
 
 
 def _convolution(found: Mapping[str, Array], name: str) -> ConvolutionParams | None:
@@ -350,6 +323,7 @@ class TemporalBlock(nn.Module):
     weight_norm: bool = True
     kernel_init: Callable = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
     residual_init: Callable = nn.initializers.normal(0.01)
+    method: Method | None = None
 
     @nn.compact
     def __call__(
@@ -372,6 +346,7 @@ class TemporalBlock(nn.Module):
             dropout_rate=self.dropout_rate,
             drop_channels=self.drop_channels,
             key=self.make_rng("dropout") if drops else None,
+            method=self.method,
         )
 
     def _convolution(self, name: str, in_features: int) -> ConvolutionParams:
@@ -403,6 +378,7 @@ class TCN(nn.Module):
         never is.
       kernel_init: how kernels start.
       residual_init: how the kernels of residuals start.
+      method: see `causal_convolution`.
       warn_beyond: whether to warn, when it is traced, of a receptive field that is larger than
         the sequence.
 
@@ -422,6 +398,7 @@ class TCN(nn.Module):
     weight_norm: bool = True
     kernel_init: Callable = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
     residual_init: Callable = nn.initializers.normal(0.01)
+    method: Method | None = None
     warn_beyond: bool = True
 
     def setup(self):
@@ -435,6 +412,7 @@ class TCN(nn.Module):
                 self.weight_norm,
                 self.kernel_init,
                 self.residual_init,
+                self.method,
             )
             for width, dilation in zip(self.widths, self._dilations(), strict=True)
         ]
