@@ -15,10 +15,11 @@ TABLE = re.compile(r"(<!-- results -->\n).*?(<!-- end of results -->)", re.DOTAL
 
 
 def tables() -> dict[Path, str]:
-    """The table that belongs into each README, by its path."""
+    """The table that belongs into each README, by its path; at the top what has been published."""
     rows = {get(name).directory: _rows(name) for name in names()}
     found = {directory / "README.md": format_table(each) for directory, each in rows.items()}
-    found[ROOT / "README.md"] = format_table([*chain.from_iterable(rows.values())])
+    compared = [row for row in chain.from_iterable(rows.values()) if row["published"] is not None]
+    found[ROOT / "README.md"] = format_table(compared)
     measured = read_rows(benchmarks.DIRECTORY)
     found[benchmarks.DIRECTORY / "README.md"] = benchmarks.format_table(measured)
     return found
@@ -28,8 +29,17 @@ def _rows(name: str) -> list[dict]:
     """An experiment's rows in the order of its presets, then what is not measured."""
     experiment = get(name)
     measured, order = read_rows(experiment.directory), list(experiment.presets)
-    measured.sort(key=lambda row: order.index(row["preset"]))
+    measured.sort(key=lambda row: (order.index(row["preset"]), *_in_order(row["dataset"])))
     return measured + unmeasured_rows(experiment, measured)
+
+
+def _in_order(words: str) -> list[str]:
+    """Words as a sort wants them: numbers by their size.
+
+    >>> sorted(["16 layers", "2 layers"], key=_in_order)
+    ['2 layers', '16 layers']
+    """
+    return [part.zfill(12) if part.isdigit() else part for part in re.split(r"(\d+)", words)]
 
 
 def renewed(path: Path, table: str) -> str:
@@ -45,9 +55,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="renew the tables in the READMEs")
     options = parser.parse_args()
     found = tables()
-    print(found[ROOT / "README.md"])
-    print()
-    print(found[benchmarks.DIRECTORY / "README.md"])
+    print("\n\n".join(table for path, table in found.items() if path.parent != ROOT))
     if options.write:
         for path, table in found.items():
             path.write_text(renewed(path, table))
