@@ -1,7 +1,7 @@
-"""Sequence layers: a training step of each on arrays of four sizes.
+"""Sequence layers: a training step of each recurrent one on arrays of four sizes, and of TCNs.
 
-A step is the forward and backward pass of the sum of squares of all outputs, by the parameters
-and by the inputs.
+A recurrent step is the forward and backward pass of the sum of squares of all outputs, by the
+parameters and by the inputs.
 """
 
 import functools
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.benchmarks import tcn_cases
 from experiments.benchmarks.case import OURS, Case
 
 
@@ -85,4 +86,7 @@ def recurrent_case(layer: str, size: Size) -> Case:
     return Case(f"{layer} training step, {shape}", sides, {TORCH: 1.0, LINEN: 1.0})
 
 
-CASES = [recurrent_case(layer, size) for layer in ("RNN", "GRU", "LSTM") for size in SIZES]
+CASES = [
+    *(recurrent_case(layer, size) for layer in ("RNN", "GRU", "LSTM") for size in SIZES),
+    *tcn_cases.CASES,
+]
