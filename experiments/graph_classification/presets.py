@@ -81,7 +81,7 @@ def _subgraph(readout: str, words: str) -> Preset:
         "density of marked nodes",
         f"GIN, sub-graphs read out by {words}; needs no network",
         varied=("nodes",),
-        picture="graphs.png",
+        picture="graphs.png" if readout == "virtual" else "",
     )
 
 
