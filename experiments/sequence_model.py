@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from structdl.errors import InputError
 from structdl.recurrent.stacked import GRU, LSTM, RNN
 from structdl.temporal.tcn import TCN
+from structdl.training.run import FREE
 
 TOLERANCE = 0.05  # by which the sizes of compared models may differ
 
@@ -60,6 +61,8 @@ class TCNConfig:
     kernel_size: int = 5
     dropout: float = 0.0
     """After each convolution."""
+    warn_beyond: bool = dataclasses.field(default=True, metadata=FREE)
+    """Warn of a receptive field that is larger than the sequence, as the papers' own are."""
 
 
 SequenceConfig = RNNConfig | GRUConfig | LSTMConfig | TCNConfig
@@ -107,8 +110,9 @@ def _encoder(config: SequenceConfig) -> nn.Module:
             return GRU(hidden, num_layers, dropout_rate=rate)
         case LSTMConfig(hidden, num_layers, rate, bias):
             return LSTM(hidden, num_layers, dropout_rate=rate, forget_bias=bias)
-        case TCNConfig(channels, num_levels, kernel_size, rate):
-            return TCN((channels,) * num_levels, kernel_size, dropout_rate=rate)
+        case TCNConfig(channels, num_levels, kernel_size, rate, warn):
+            widths = (channels,) * num_levels
+            return TCN(widths, kernel_size, dropout_rate=rate, warn_beyond=warn)
 
 
 def encoder_size(config: SequenceConfig, time: int, in_features: int) -> int:

@@ -149,7 +149,9 @@ def describe(experiment: Experiment, preset: str, config, summary: dict[str, Any
             continue
         beside = f"   published {published[name].value:.4g}" if name in published else ""
         seeds = f"({values['count']} seed{'s' if values['count'] > 1 else ''})"
-        lines.append(f"  {name:22} {values['mean']:.4f} ± {values['std']:.4f} {seeds}{beside}")
+        form = ".2e" if 0 < abs(values["mean"]) < 0.001 else ".4f"
+        measured = f"{values['mean']:{form}} ± {values['std']:{form}}"
+        lines.append(f"  {name:22} {measured} {seeds}{beside}")
     if summary["diverged"]:
         lines.append(f"  {summary['diverged']} of the seeds diverged and are not in the means")
     seconds = ", ".join(f"{kind} {value:.1f} s" for kind, value in summary["seconds"].items())

@@ -4,11 +4,19 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from structdl.training.workdir import CONFIG, METRICS, read_json
+
+
+class Baseline(NamedTuple):
+    """What is reached without learning, or at best; a dotted line."""
+
+    label: str
+    value: float
 
 
 def draw_learning_curves(
@@ -17,6 +25,8 @@ def draw_learning_curves(
     path: Path,
     *,
     quantities: Sequence[str] = ("loss", "accuracy"),
+    baselines: Mapping[str, Baseline] = {},
+    log_loss: bool = False,
 ) -> None:
     """Writes a picture with one plot a quantity, training and validation in each.
 
@@ -28,6 +38,8 @@ def draw_learning_curves(
       title: what was trained.
       path: of the picture.
       quantities: what is drawn, if it was logged.
+      baselines: of some of the quantities.
+      log_loss: whether the loss has a logarithmic axis.
     """
     logged = {name for row in rows for name in row}
     curves = {
@@ -40,6 +52,9 @@ def draw_learning_curves(
     for axis, quantity in zip(axes[0], drawn, strict=True):
         for name in sorted(curves[quantity]):
             _draw_curve(axis, rows, name)
+        _draw_baseline(axis, baselines.get(quantity))
+        if quantity == "loss" and log_loss:
+            axis.set_yscale("log")
         axis.set_xlabel("step")
         axis.set_ylabel(quantity.replace("_", " "))
         axis.legend(frameon=False)
@@ -74,7 +89,13 @@ def runs_beside(workdir: Path, same: Sequence[str]) -> dict[str, list[dict]]:
 
 
 def draw_runs(
-    runs: Mapping[str, Sequence[dict]], title: str, path: Path, *, quantity: str = "loss"
+    runs: Mapping[str, Sequence[dict]],
+    title: str,
+    path: Path,
+    *,
+    quantity: str = "loss",
+    baseline: Baseline | None = None,
+    log: bool = False,
 ) -> None:
     """Writes a picture of several runs' curves, a plot for training and one for validation.
 
@@ -86,16 +107,28 @@ def draw_runs(
       title: what they were trained on.
       path: of the picture.
       quantity: what is drawn, where it was logged.
+      baseline: of the quantity.
+      log: whether its axis is logarithmic; then nothing is cut off.
     """
     figure = Figure(figsize=(11, 4), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for axis, split in zip(axes, ("train", "validation"), strict=True):
         for name, rows in runs.items():
             _draw_curve(axis, rows, f"{split}_{quantity}", label=name)
+        _draw_baseline(axis, baseline)
         axis.set_title("training" if split == "train" else split)
         axis.set_xlabel("step")
         axis.legend(frameon=False)
     axes[0].set_ylabel(quantity.replace("_", " "))
+    figure.suptitle(title)
+    if log:
+        axes[0].set_yscale("log")
+    else:
+        _cut_off(axes[0], runs, quantity)
+    figure.savefig(path, dpi=120)
+
+
+def _cut_off(axis, runs: Mapping[str, Sequence[dict]], quantity: str) -> None:
     start = max(row["step"] for rows in runs.values() for row in rows) / 20
     names = [f"{split}_{quantity}" for split in ("train", "validation")]
     values = [
@@ -107,9 +140,12 @@ def draw_runs(
     ]
     if values:
         margin = 0.05 * (max(values) - min(values))
-        axes[0].set_ylim(min(values) - margin, max(values) + margin)
-    figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+        axis.set_ylim(min(values) - margin, max(values) + margin)
+
+
+def _draw_baseline(axis, baseline: Baseline | None) -> None:
+    if baseline:
+        axis.axhline(baseline.value, color="k", linestyle=":", label=baseline.label)
 
 
 def _draw_curve(axis, rows, name: str, label: str = "") -> None:

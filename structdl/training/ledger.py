@@ -87,9 +87,12 @@ def _cells(row: dict[str, Any]) -> list[str]:
         measured = ["not measured", *[""] * 5]
     else:
         gap = row["published"] is not None
+        # a loss of 5e-5 would be 0.00
+        small = abs(row["mean"]) < 0.1 and not unit
+        digits, less = (".3g", ".2g") if small else (".2f", ".2f")
         measured = [
-            f"{row['mean'] * scale:.2f} ± {row['std'] * scale:.2f}{unit}",
-            f"{(row['mean'] - row['published']) * scale:+.2f}" if gap else "",
+            f"{row['mean'] * scale:{digits}} ± {row['std'] * scale:{less}}{unit}",
+            f"{(row['mean'] - row['published']) * scale:+{less}}" if gap else "",
             str(row["seeds"]),
             f"{row['steps']:.0f}",
             f"{row['seconds']:.0f}",

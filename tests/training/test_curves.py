@@ -36,3 +36,20 @@ def test_one_plot_for_each_quantity_that_was_logged(drawn):
     curves.draw_learning_curves(ROWS[2:], "a run", Path("none.png"), quantities=quantities)
     assert [axis.get_ylabel() for axis in drawn[0].axes] == ["loss", "auc"]
     np.testing.assert_array_equal(drawn[0].axes[1].get_lines()[0].get_xydata(), [[20, 0.5]])
+
+
+def test_a_baseline_is_a_dotted_line_and_a_loss_may_be_logarithmic(drawn):
+    baselines = {"loss": curves.Baseline("chance", 2.5)}
+    curves.draw_learning_curves(ROWS, "a run", Path("none.png"), baselines=baselines, log_loss=True)
+    runs = {"a run": ROWS}
+    curves.draw_runs(runs, "runs", Path("none.png"), baseline=baselines["loss"], log=True)
+    curves.draw_runs(runs, "runs", Path("none.png"))
+    for figure in drawn[:2]:
+        for axis in figure.axes:
+            dotted = axis.get_lines()[-1]
+            assert (dotted.get_label(), dotted.get_linestyle()) == ("chance", ":")
+            assert set(dotted.get_ydata()) == {2.5}
+            assert axis.get_yscale() == "log"
+    assert [axis.get_yscale() for axis in drawn[2].axes] == ["linear"] * 2
+    # the rows' losses, 1 to 4, and their margin
+    np.testing.assert_allclose(drawn[2].axes[0].get_ylim(), (0.85, 4.15))

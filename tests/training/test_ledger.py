@@ -74,3 +74,8 @@ def test_the_table_prints_percent_and_the_gap():
 def test_only_shares_are_printed_in_percent(metric, shown):
     line = ledger.format_table([ROW | {"metric": metric}]).splitlines()[-1]
     assert f"| {shown} |" in line
+
+
+def test_a_small_loss_is_not_printed_as_none():
+    row = ROW | {"metric": "test_loss", "published": 5.8e-5, "mean": 4.321e-5, "std": 1.23e-6}
+    assert "| 5.8e-05 | 4.32e-05 ± 1.2e-06 | -1.5e-05 |" in ledger.format_table([row])

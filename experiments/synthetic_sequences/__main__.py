@@ -1,0 +1,3 @@
+from experiments.synthetic_sequences.train import main
+
+main()

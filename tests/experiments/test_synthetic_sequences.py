@@ -1,0 +1,189 @@
+"""The adding problem and copy memory on short sequences."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.sequence_model import GRUConfig, TCNConfig, encoder_size
+from experiments.synthetic_sequences.data import PROBLEMS, baseline
+from experiments.synthetic_sequences.figures import draw_lengths, draw_sums
+from experiments.synthetic_sequences.model import features, make_model
+from experiments.synthetic_sequences.presets import PRESETS, Config
+from experiments.synthetic_sequences.train import EXPERIMENT, copy_totals, main, make_task
+from structdl.temporal.tcn import receptive_field
+from structdl.training.cli import run_experiment
+from structdl.training.loop import fit
+from structdl.training.optimizers import OptimizerConfig, make_optimizer
+from structdl.training.profiling import Profile
+from structdl.training.run import DataConfig, Run
+from structdl.training.task import Inputs
+
+TINY = ["--model.hidden", "4", "--parameters", "0", "--batch-size", "8", "--length", "6"]
+TINY += ["--num-train", "20"]
+OPTIMIZERS = ("sgd", "momentum", "adagrad", "rmsprop", "adam", "lbfgs", "schedule_free_adamw")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return Config(
+        length=6,
+        num_train=20,
+        model=GRUConfig(4),
+        parameters=0,
+        batch_size=8,
+        data=DataConfig(dir=tmp_path_factory.mktemp("data")),
+        run=Run(num_steps=6, eval_every=0, steps_per_call=2),
+    )
+
+
+@pytest.fixture(scope="module")
+def tasks(config):
+    configs = [dataclasses.replace(config, problem=problem) for problem in PROBLEMS]
+    return {each.problem: (each, make_task(each)) for each in configs}
+
+
+def initial(task):
+    inputs = Inputs(task.data, (), task.batch(0, 0))
+    return task.init(jax.random.key(0), inputs)[0]
+
+
+def test_adding_answers_after_the_last_step_and_is_judged_by_the_squared_error(tasks):
+    config, task = tasks["adding"]
+    params = initial(task)
+    batch = task.eval_batches("validation")[0]
+    found = task.metrics(params, (), Inputs(task.data, (), batch), None)
+    inputs, targets = task.data.inputs[batch], task.data.targets[batch]
+    # the target is the sum of the marked numbers, and the answer is that of the whole sequence
+    np.testing.assert_allclose(np.sum(inputs[..., 0] * inputs[..., 1], axis=1), targets, rtol=1e-6)
+    encoder, readout = params["encoder"], params["readout"]
+    every = dataclasses.replace(make_model(config), last=False)
+    answers = every.apply({"params": params}, jnp.asarray(inputs), train=False)[:, -1, 0]
+    assert (set(encoder), readout["kernel"].shape) == ({"layers_0"}, (4, 1))
+    total, count = found["loss"]
+    assert int(count) == len(batch) == 250
+    np.testing.assert_allclose(total, np.sum((answers - targets) ** 2), rtol=1e-5)
+
+
+def test_copying_is_judged_by_all_steps_and_its_accuracy_by_the_last_ten(tasks):
+    config, task = tasks["copy"]
+    params = initial(task)
+    batch = task.eval_batches("test")[0]
+    found = task.metrics(params, (), Inputs(task.data, (), batch), None)
+    inputs = jax.nn.one_hot(task.data.inputs[batch], 10)
+    scores = make_model(config).apply({"params": params}, inputs, train=False)
+    chances = np.asarray(jax.nn.softmax(scores), np.float64)
+    total, right = 0.0, 0
+    for sequence, target in zip(chances, task.data.targets[batch], strict=True):
+        for step, symbol in enumerate(target):
+            total -= np.log(sequence[step, symbol])
+            right += step >= len(target) - 10 and sequence[step].argmax() == symbol
+    assert [int(count) for _, count in found.values()] == [250 * 26, 250 * 10]
+    np.testing.assert_allclose(found["loss"][0], total, rtol=1e-5)
+    assert int(found["accuracy"][0]) == right
+
+
+def test_the_baselines_are_the_losses_of_who_remembers_nothing(tasks):
+    config, task = tasks["adding"]
+    assert np.mean((task.data.targets - 1) ** 2) == pytest.approx(baseline(config).value, abs=0.01)
+    config, task = tasks["copy"]
+    targets = jnp.asarray(task.data.targets)
+    # certain of the blanks, and of nothing but a symbol's coming at the end
+    scores = np.full((*targets.shape, 10), -100.0, np.float32)
+    scores[:, :-10, 0] = scores[:, -10:, 1:9] = 0
+    totals = copy_totals(jnp.asarray(scores), targets, jnp.ones(len(targets), bool))
+    total, count = totals["loss"]
+    assert float(total / count) == pytest.approx(baseline(config).value, rel=1e-5)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_a_batch_of_no_sequences_counts_nothing(tasks, problem):
+    _, task = tasks[problem]
+    nothing = np.full(8, -1, np.int32)
+    totals = task.metrics(initial(task), (), Inputs(task.data, (), nothing), None)
+    assert all((float(total), int(count)) == (0, 0) for total, count in totals.values())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_models_that_are_compared_have_one_size(name):
+    config = PRESETS[name].config
+    size = encoder_size(config.model, 8, PROBLEMS[config.problem].in_features)
+    assert abs(size - config.parameters) <= 0.05 * config.parameters
+    if isinstance(config.model, TCNConfig):
+        field = receptive_field(config.model.kernel_size, config.model.num_levels)
+        assert field >= config.length
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_a_few_steps_lower_the_loss_and_compile_once(tasks, problem, tmp_path):
+    config, task = tasks[problem]
+    profile = Profile(tmp_path)
+    result = fit(task, make_optimizer(OptimizerConfig("adam", 0.02)), config.run, profile=profile)
+    params = jax.tree.map(lambda leaf: leaf[0], result.selected[0])
+    inputs = Inputs(task.data, (), task.batch(0, 0))
+    before, after = (
+        task.metrics(values, (), inputs, None)["loss"] for values in (initial(task), params)
+    )
+    assert float(after[0] / after[1]) < float(before[0] / before[1])
+    assert profile.recompilations == []
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_takes_steps(tasks, name):
+    config, task = tasks["adding"]
+    optimizer = make_optimizer(OptimizerConfig(name, 0.01))
+    result = fit(task, optimizer, dataclasses.replace(config.run, num_steps=2))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.selected))
+
+
+def test_a_run_that_goes_on_equals_one_that_was_not_interrupted(config, tmp_path):
+    def run(name, steps):
+        words = [*TINY, "--data.dir", str(config.data.dir), "--workdir", str(tmp_path / name)]
+        words += ["--num-steps", str(steps), "--eval-every", "2", "--steps-per-call", "2"]
+        return run_experiment(EXPERIMENT, [*words, "--problem", "copy"])
+
+    run("two", 2)
+    gone_on, whole = run("two", 4), run("one", 4)
+    assert (gone_on["resumed"], whole["resumed"]) == (1, 0)
+    chex.assert_trees_all_equal(gone_on["metrics"], whole["metrics"])
+    pictures = {path.name for path in (tmp_path / "one" / "figures").iterdir()}
+    assert pictures == {"learning_curves.png", "models.png", "answers.png"}
+
+
+def test_the_answers_of_the_adding_problem_are_drawn(tmp_path):
+    draw_sums(np.array([0.5, 1.5]), np.array([0.6, 1.4]), "sums", tmp_path / "answers.png")
+    assert (tmp_path / "answers.png").stat().st_size > 1000
+
+
+def test_symbols_are_one_hot(config):
+    copying = dataclasses.replace(config, problem="copy")
+    found = features(copying, jnp.array([[9, 0]], jnp.uint8))
+    np.testing.assert_array_equal(found, np.eye(10)[[[9, 0]]])
+
+
+def test_accuracy_against_length_is_of_the_rows_that_have_it(tmp_path):
+    row = {"preset": "tcn-copy", "system": "TCN", "metric": "test_accuracy", "mean": 1, "std": 0}
+    others = [row | {"preset": "tcn-copy-1000", "dataset": "copy memory, T = 1000"}]
+    draw_lengths(others, tmp_path / "lengths.png")
+    assert not (tmp_path / "lengths.png").exists()
+    rows = [row | {"dataset": f"copy memory, {length} length"} for length in (20, 100)]
+    draw_lengths(others + rows, tmp_path / "lengths.png")
+    assert (tmp_path / "lengths.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--length", "1"], "T is 1: it must be at least 2"),
+        (["--batch-size", "21"], "--batch-size is 21"),
+        (["--parameters", "1000"], "give --model.hidden 16, or --parameters 0"),
+    ],
+)
+def test_bad_options_are_named(words, message, config, tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        main([*TINY, "--data.dir", str(config.data.dir), "--workdir", str(tmp_path), *words])
+    assert exit_info.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
