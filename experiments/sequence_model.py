@@ -2,6 +2,7 @@
 
 import bisect
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from structdl.errors import InputError
 from structdl.recurrent.stacked import GRU, LSTM, RNN
-from structdl.temporal.tcn import TCN
+from structdl.temporal.tcn import TCN, fold_weight_norm, init_state, tcn_params, tcn_step
 from structdl.training.run import FREE
 
 TOLERANCE = 0.05  # by which the sizes of compared models may differ
@@ -101,6 +102,27 @@ class SequenceModel(nn.Module):
             hidden = jnp.take_along_axis(hidden, places, axis=1)[:, 0]
         return self.readout(hidden)
 
+    def initial_state(self, batch: int) -> Any:
+        """What `step` starts from, as `__call__` does."""
+        if isinstance(self.config, TCNConfig):
+            return init_state(self._levels(), batch)
+        zeros = jnp.zeros((self.config.num_layers, batch, self.config.hidden))
+        return (zeros, zeros) if isinstance(self.config, LSTMConfig) else zeros
+
+    def step(
+        self, state: Any, x: Float[Array, "batch in_features"]
+    ) -> tuple[Any, Float[Array, "batch outputs"]]:
+        """Reads one time step, without dropout: the new state and what is said after it."""
+        if isinstance(self.config, TCNConfig):
+            state, hidden = tcn_step(self._levels(), state, x)
+        else:
+            hidden, state = self.encoder(x[:, None], carry=state, train=False)
+            hidden = hidden[:, 0]
+        return state, self.readout(hidden)
+
+    def _levels(self):
+        return fold_weight_norm(tcn_params(self.encoder.variables["params"]))
+
 
 def _encoder(config: SequenceConfig) -> nn.Module:
     match config:
@@ -151,3 +173,15 @@ def check_size(config: SequenceConfig, time: int, in_features: int, wanted: int)
             f"{wanted} within {TOLERANCE:.0%}: give --model.{name} {best}, or --parameters 0 for "
             "any number."
         )
+
+
+def add_noise(key, params, deviation: float):
+    """Normal noise on every parameter, as Chung et al. (2014), section 4.3, train with."""
+    if deviation == 0:
+        return params
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    return structure.unflatten(
+        leaf + deviation * jax.random.normal(key, leaf.shape)
+        for leaf, key in zip(leaves, keys, strict=True)
+    )

@@ -10,7 +10,7 @@ from jax import lax
 from experiments.polyphonic_music.data import eval_batches, load, train_batches
 from experiments.polyphonic_music.figures import draw
 from experiments.polyphonic_music.presets import PRESETS, Config
-from experiments.sequence_model import SequenceModel, check_size
+from experiments.sequence_model import SequenceModel, add_noise, check_size
 from structdl.core.masks import length_mask
 from structdl.datasets.poly_music import NUM_KEYS
 from structdl.training import cli
@@ -76,18 +76,6 @@ def stretch_of(inputs: Inputs, time: int) -> tuple[jax.Array, jax.Array]:
     keys, lengths = jax.vmap(one)(pieces, starts)
     # a piece of length 0 has no step either
     return keys, jnp.where(pieces < 0, 1, jnp.maximum(lengths, 1))
-
-
-def add_noise(key, params, deviation: float):
-    """Normal noise on every parameter, as Chung et al. train with."""
-    if deviation == 0:
-        return params
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    return structure.unflatten(
-        leaf + deviation * jax.random.normal(key, leaf.shape)
-        for leaf, key in zip(leaves, keys, strict=True)
-    )
 
 
 EXPERIMENT = Experiment("polyphonic_music", Path(__file__).parent, PRESETS, make_task, draw)

@@ -10,8 +10,8 @@ import pytest
 
 from experiments.polyphonic_music.data import eval_batches, train_batches
 from experiments.polyphonic_music.presets import PRESETS, Config
-from experiments.polyphonic_music.train import EXPERIMENT, add_noise, main, make_task
-from experiments.sequence_model import GRUConfig, SequenceModel, encoder_size
+from experiments.polyphonic_music.train import EXPERIMENT, main, make_task
+from experiments.sequence_model import GRUConfig, SequenceModel, add_noise, encoder_size
 from structdl.datasets import chord_progressions
 from structdl.datasets.poly_music import NUM_KEYS
 from structdl.errors import InputError

@@ -1,0 +1,1 @@
+"""Language modeling: the next character or word, by recurrence or by convolution."""

@@ -1,0 +1,3 @@
+from experiments.language_modeling.train import main
+
+main()

@@ -1,0 +1,215 @@
+"""The config of this experiment, and its presets with the figures that they reproduce."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, NamedTuple
+
+import tyro
+
+from experiments.sequence_model import (
+    GRUConfig,
+    LSTMConfig,
+    RNNConfig,
+    SequenceConfig,
+    TCNConfig,
+)
+from structdl.training.experiment import Preset, Published
+from structdl.training.optimizers import OptimizerConfig
+from structdl.training.run import FREE, DataConfig, Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that decides a run."""
+
+    dataset: str = "simple_sentences"
+    """simple_sentences, tiny_shakespeare, ptb_characters or ptb_words."""
+    model: SequenceConfig = GRUConfig(72)
+    parameters: int = 20_000
+    """What the model must have, within 5 %, without embedding and read-out; 0 for any number."""
+    embedding: int = 16
+    """Features of a symbol."""
+    embedding_dropout: float = 0.0
+    tied: bool = False
+    """Whether the softmax compares with the embedding, or has weights of its own."""
+    batch_size: int = 16
+    """Stretches of text a step."""
+    stretch: int = 50
+    """Symbols of each whose next one counts in the loss."""
+    context: int = 25
+    """Symbols of each that come before these and do not count."""
+    prompt: str = dataclasses.field(default="", metadata=FREE)
+    """After which sample.txt is written; by default the beginning of the test part."""
+    temperature: float = dataclasses.field(default=0.7, metadata=FREE)
+    """At which it is written: 1 draws as the model predicts, 0 takes the likeliest symbol."""
+    optimizer: OptimizerConfig = OptimizerConfig("adam", 0.005, clip_norm=1.0)
+    data: DataConfig = DataConfig()
+    run: Annotated[Run, tyro.conf.arg(name="")] = Run()
+
+
+class _Comparison(NamedTuple):
+    """Four models of one size on one text."""
+
+    title: str
+    size: str
+    config: Config  # but for the model
+    models: Mapping[str, SequenceConfig]
+    published: Mapping[str, float] = {}
+
+
+NAMES = {"gru": "GRU", "rnn": "tanh RNN", "lstm": "LSTM", "tcn": "TCN"}
+BAI = "Bai et al. 2018, table 1"
+
+
+def _run(num_steps: int, eval_every: int, log_every: int) -> Run:
+    """One step a call, since a TCN in a compiled loop takes 18 times as long on CPU."""
+    return Run(
+        num_steps=num_steps,
+        eval_every=eval_every,
+        log_every=log_every,
+        seed_mode="loop",
+        stopping="patience",
+        stopping_size=20,
+        checkpoint_every=5 * eval_every,
+    )
+
+
+def _optimizer(name: str, learning_rate: float, steps: int, clip_norm: float) -> OptimizerConfig:
+    return OptimizerConfig(
+        name, learning_rate, schedule="cosine", schedule_steps=steps, clip_norm=clip_norm
+    )
+
+
+def _with_dropout(models: Mapping[str, SequenceConfig], rate: float) -> dict[str, SequenceConfig]:
+    return {name: dataclasses.replace(model, dropout=rate) for name, model in models.items()}
+
+
+_TINY = {
+    "gru": GRUConfig(72),
+    "rnn": RNNConfig(133),
+    "lstm": LSTMConfig(63),
+    "tcn": TCNConfig(29, num_levels=4, kernel_size=3),
+}
+_CHARACTERS = {
+    "gru": GRUConfig(232),
+    "rnn": RNNConfig(416),
+    "lstm": LSTMConfig(200),
+    "tcn": TCNConfig(92, num_levels=4, kernel_size=3),
+}
+_WORDS = {
+    "gru": GRUConfig(194),
+    "rnn": RNNConfig(374),
+    "lstm": LSTMConfig(162),
+    "tcn": TCNConfig(96, num_levels=3, kernel_size=3),
+}
+_LARGE_CHARACTERS = {
+    "gru": GRUConfig(581, num_layers=2, dropout=0.1),
+    "rnn": RNNConfig(1019, num_layers=2, dropout=0.1),
+    "lstm": LSTMConfig(501, num_layers=2, dropout=0.1),
+    "tcn": TCNConfig(450, num_levels=3, kernel_size=3, dropout=0.1),
+}
+_LARGE_WORDS = {
+    "gru": GRUConfig(884, num_layers=2, dropout=0.45),
+    "rnn": RNNConfig(1600, num_layers=2, dropout=0.45),
+    "lstm": LSTMConfig(754, num_layers=2, dropout=0.45),
+    "tcn": TCNConfig(600, num_levels=4, kernel_size=3, dropout=0.45),
+}
+_SMALL = Config(
+    "tiny_shakespeare",
+    parameters=187_000,
+    embedding=32,
+    batch_size=32,
+    stretch=100,
+    context=50,
+    optimizer=_optimizer("adam", 0.003, 4000, 1.0),
+    run=_run(4000, 250, 50),
+)
+_COMPARISONS = {
+    "sentences": _Comparison(
+        "generated sentences",
+        "20 000 parameters",
+        Config(optimizer=_optimizer("adam", 0.005, 1000, 1.0), run=_run(1000, 100, 50)),
+        _TINY,
+    ),
+    "shakespeare": _Comparison(
+        "tiny Shakespeare, characters", "190 000 parameters", _SMALL, _CHARACTERS
+    ),
+    "ptb-char": _Comparison(
+        "Penn Treebank, characters",
+        "190 000 parameters",
+        dataclasses.replace(_SMALL, dataset="ptb_characters"),
+        _CHARACTERS,
+    ),
+    "ptb-word": _Comparison(
+        "Penn Treebank, words",
+        "190 000 parameters",
+        dataclasses.replace(
+            _SMALL,
+            dataset="ptb_words",
+            embedding=128,
+            tied=True,
+            batch_size=16,
+            stretch=40,
+            context=20,
+        ),
+        _with_dropout(_WORDS, 0.1),
+    ),
+    "ptb-char-large": _Comparison(
+        "Penn Treebank, characters",
+        "3 000 000 parameters",
+        Config(
+            "ptb_characters",
+            parameters=3_220_000,
+            embedding=100,
+            embedding_dropout=0.1,
+            tied=True,
+            batch_size=32,
+            stretch=320,
+            context=80,
+            optimizer=_optimizer("sgd", 4.0, 49_400, 0.15),
+            run=_run(49_400, 494, 494),
+        ),
+        _LARGE_CHARACTERS,
+        {"rnn": 1.48, "gru": 1.37, "lstm": 1.36, "tcn": 1.31},
+    ),
+    "ptb-word-large": _Comparison(
+        "Penn Treebank, words",
+        "13 000 000 parameters",
+        Config(
+            "ptb_words",
+            parameters=8_650_000,
+            embedding=600,
+            embedding_dropout=0.25,
+            tied=True,
+            batch_size=16,
+            stretch=40,
+            context=40,
+            optimizer=_optimizer("sgd", 4.0, 145_200, 0.35),
+            run=_run(145_200, 1452, 1452),
+        ),
+        _LARGE_WORDS,
+        {"rnn": 114.50, "gru": 92.48, "lstm": 78.93, "tcn": 88.68},
+    ),
+}
+
+
+def _preset(model: str, comparison: _Comparison) -> Preset:
+    config = dataclasses.replace(comparison.config, model=comparison.models[model])
+    metric = "test_perplexity" if config.dataset == "ptb_words" else "test_bits_per_character"
+    figures = comparison.published
+    return Preset(
+        config,
+        f"{NAMES[model]}, {comparison.size}",
+        comparison.title,
+        f"{NAMES[model]} of {comparison.size} on {comparison.title}",
+        [Published(metric, figures[model], BAI)] if model in figures else [],
+        metrics=(metric,),
+        picture={"gru": "models.png", "lstm": "surprise.png"}.get(model, ""),
+    )
+
+
+PRESETS = {
+    f"{model}-{name}": _preset(model, comparison)
+    for name, comparison in _COMPARISONS.items()
+    for model in NAMES
+}

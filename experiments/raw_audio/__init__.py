@@ -1,0 +1,1 @@
+"""Raw audio: the next ten samples of a recording, by recurrence or by convolution."""

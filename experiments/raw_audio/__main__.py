@@ -1,0 +1,3 @@
+from experiments.raw_audio.train import main
+
+main()

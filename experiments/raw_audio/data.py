@@ -1,0 +1,91 @@
+"""Recordings on the device, and which stretches of them each batch shows."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.raw_audio.presets import Config
+from structdl.datasets import decaying_tones, spoken_digits
+from structdl.datasets.sequences import Splits
+from structdl.datasets.spoken_digits import num_frames
+from structdl.errors import InputError, nearest_names
+from structdl.training.batches import shuffled_epochs
+
+DATASETS = ("decaying_tones", "spoken_digits")
+INPUTS, TARGETS = 20, 10  # samples that a step sees, and those after them that it predicts
+
+
+class Recordings(NamedTuple):
+    """Recordings, padded on the right."""
+
+    waves: jax.Array  # [num_recordings, INPUTS + TARGETS * steps], float32
+    steps: jax.Array  # [num_recordings], int32, how many lie within each
+
+
+class Stretch(NamedTuple):
+    """What of the recordings a batch shows; -1 stands for no recording."""
+
+    recordings: np.ndarray  # [batch], int32
+    starts: np.ndarray  # [batch], int32, steps
+
+
+def load(config: Config) -> tuple[Recordings, Splits]:
+    """The recordings of all splits, and the indices of each split's.
+
+    Raises:
+      InputError: an unknown set, or one that cannot be had; a limit below one step, no component.
+    """
+    least = INPUTS + TARGETS
+    if config.max_samples < least:
+        raise InputError(f"--max-samples is {config.max_samples}: one step takes {least}.")
+    if config.components < 1:
+        raise InputError(f"--components is {config.components}: give 1 or more.")
+    if config.dataset == "decaying_tones":
+        splits = decaying_tones.load(data_dir=config.data.dir)
+    elif config.dataset == "spoken_digits":
+        splits = spoken_digits.load(
+            max_time=config.max_samples, data_dir=config.data.dir, raw_dir=config.data.raw_dir
+        )
+    else:
+        raise InputError(
+            f"--dataset is {config.dataset!r}: {nearest_names(config.dataset, DATASETS)}"
+        )
+    steps = num_frames(np.concatenate([split[1] for split in splits])).astype(np.int32)
+    steps = np.minimum(steps, (config.max_samples - INPUTS) // TARGETS)
+    time = INPUTS + TARGETS * int(steps.max())
+    waves = [_fitted(split[0], time) for split in splits]
+    ends = np.cumsum([len(each) for each in waves])
+    indices = np.split(np.arange(ends[-1]), ends[:-1])
+    return Recordings(np.concatenate(waves), steps), Splits(*indices)
+
+
+def train_batches(
+    steps: np.ndarray, examples: np.ndarray, batch_size: int, max_steps: int
+) -> Callable[[int, int], Stretch]:
+    """`batch(step, seed)`: shuffled epochs; of a longer recording a stretch drawn at random.
+
+    Raises:
+      InputError: a batch or a stretch that is empty, or a batch larger than the training set.
+    """
+    if max_steps < 1:
+        raise InputError(f"--max-steps is {max_steps}: give 1 or more.")
+    recordings = shuffled_epochs(examples, batch_size)
+
+    def batch(step: int, seed: int) -> Stretch:
+        chosen = recordings(step, seed)
+        last_start = np.maximum(steps[chosen] - max_steps, 0)
+        starts = np.random.default_rng([seed, step, 1]).integers(0, last_start + 1)
+        return Stretch(chosen, starts.astype(np.int32))
+
+    return batch
+
+
+def whole(examples: np.ndarray) -> Stretch:
+    """Whole recordings, all in one batch."""
+    return Stretch(examples.astype(np.int32), np.zeros(len(examples), np.int32))
+
+
+def _fitted(waves: np.ndarray, time: int) -> np.ndarray:
+    return np.pad(waves[:, :time], ((0, 0), (0, max(0, time - waves.shape[1]))))

@@ -1,0 +1,336 @@
+"""The language models on generated sentences."""
+
+import dataclasses
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.language_modeling import train
+from experiments.language_modeling.data import (
+    in_unit,
+    join,
+    load,
+    prompt_ids,
+    train_batches,
+    whole,
+    written,
+)
+from experiments.language_modeling.figures import COLUMNS, arranged, with_unit
+from experiments.language_modeling.model import make_model
+from experiments.language_modeling.presets import PRESETS, Config
+from experiments.language_modeling.sample import sample
+from experiments.language_modeling.train import EXPERIMENT, main, make_task
+from experiments.sequence_model import (
+    GRUConfig,
+    LSTMConfig,
+    RNNConfig,
+    TCNConfig,
+    encoder_size,
+)
+from structdl.datasets import simple_sentences
+from structdl.datasets.vocabulary import Text
+from structdl.errors import InputError
+from structdl.training.cli import run_experiment
+from structdl.training.loop import fit
+from structdl.training.optimizers import OptimizerConfig, make_optimizer
+from structdl.training.profiling import Profile
+from structdl.training.run import DataConfig, Run
+from structdl.training.task import Inputs
+
+TINY = ["--model.hidden", "4", "--parameters", "0", "--batch-size", "8", "--stretch", "20"]
+OPTIMIZERS = ("sgd", "momentum", "adagrad", "rmsprop", "adam", "lbfgs", "schedule_free_adamw")
+MODELS = (
+    RNNConfig(5, num_layers=2),
+    GRUConfig(5),
+    LSTMConfig(5, num_layers=2),
+    TCNConfig(5, num_levels=2, kernel_size=2),
+)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return Config(
+        model=RNNConfig(4),
+        parameters=0,
+        batch_size=8,
+        stretch=20,
+        context=10,
+        optimizer=OptimizerConfig("adam", 0.02),
+        data=DataConfig(dir=tmp_path_factory.mktemp("data")),
+        run=Run(num_steps=6, eval_every=0, steps_per_call=2),
+    )
+
+
+@pytest.fixture(scope="module")
+def task(config):
+    return make_task(config)
+
+
+def initial(task):
+    inputs = Inputs(task.data, (), task.batch(0, 0))
+    return jax.jit(task.init)(jax.random.key(0), inputs)[0]
+
+
+def metrics_of(task, params, batch):
+    """Compiled anew each time, since what is monkeypatched stands in the program."""
+    return jax.jit(lambda *args: task.metrics(*args, None))(
+        params, (), Inputs(task.data, (), batch)
+    )
+
+
+def logits_of(model, params, ids):
+    return jax.jit(partial(model.apply, train=False))({"params": params}, jnp.asarray(ids))
+
+
+def loss_of(logits, symbol):
+    return np.log(np.exp(logits).sum()) - logits[symbol]
+
+
+@pytest.mark.parametrize(("stretch", "context"), [(5, 0), (4, 3), (7, 9), (1, 2), (10, 2)])
+def test_every_symbol_but_the_first_counts_once_with_enough_before_it(stretch, context):
+    low, high = 100, 131
+    rows = whole((low, high), stretch, context)
+    seen = []
+    for start, begin, first in zip(*rows, strict=True):
+        assert low <= start
+        assert max(start + context, begin) + stretch < high
+        for place in range(max(begin, first), begin + stretch):
+            assert place - start >= context or start == low
+            seen.append(place + 1)
+    assert seen == list(range(low + 1, high))
+
+
+def test_the_loss_is_that_of_a_loop_over_rows_and_symbols(config, task):
+    params = initial(task)
+    (batch,) = task.eval_batches("validation")
+    some = jax.tree.map(lambda leaf: np.concatenate([leaf[:3], leaf[-3:]]), batch)
+    found = metrics_of(task, params, some)
+    ids, (_, end) = task.data, load(config).bounds.validation
+    model = make_model(config, len(load(config).vocabulary))
+    losses = []
+    for start, first in zip(some.starts, some.firsts, strict=True):
+        last = min(first + config.stretch, end - 1)
+        read = ids[start : start + config.context + config.stretch]
+        logits = np.asarray(logits_of(model, params, read[None]), np.float64)[0]
+        losses += [loss_of(logits[p - start], ids[p + 1]) for p in range(first, last)]
+    total, count = found["loss"]
+    assert int(count) == len(losses)
+    np.testing.assert_allclose(total, np.sum(losses), rtol=1e-4)
+    bits, one = found["bits_per_character"]
+    assert float(bits / one) == pytest.approx(np.mean(losses) / np.log(2), rel=1e-4)
+
+
+def test_a_convolution_that_sees_no_further_than_the_context_loses_nothing(config):
+    its = TCNConfig(4, num_levels=2, kernel_size=2)  # sees 7 symbols
+    task = make_task(dataclasses.replace(config, model=its))
+    params = initial(task)
+    (batch,) = task.eval_batches("test")
+    total, count = metrics_of(task, params, batch)["loss"]
+    corpus = load(config)
+    low, high = corpus.bounds.test
+    ids = corpus.ids[low:high]
+    model = make_model(dataclasses.replace(config, model=its), len(corpus.vocabulary))
+    logits = np.asarray(logits_of(model, params, ids[None, :-1]), np.float64)[0]
+    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(ids) - 1), ids[1:]]
+    assert int(count) == len(ids) - 1
+    assert float(total / count) == pytest.approx(losses.mean(), rel=1e-5)
+
+
+def test_evaluation_in_parts_gives_the_same(config, task, monkeypatch):
+    params = initial(task)
+    (batch,) = task.eval_batches("test")
+    some = jax.tree.map(lambda leaf: leaf[:7], batch)
+    whole_ones = metrics_of(task, params, some)
+    monkeypatch.setattr(train, "EVAL_SYMBOLS", 2 * (config.context + config.stretch))
+    assert len(list(train.parts_of(some, config.context + config.stretch, 1))) == 4
+    chex.assert_trees_all_close(metrics_of(task, params, some), whole_ones, rtol=1e-5)
+
+
+def test_a_row_that_has_nothing_to_say_counts_nothing(task):
+    params = initial(task)
+    (batch,) = task.eval_batches("test")
+    some = jax.tree.map(lambda leaf: leaf[:2], batch)
+    more = jax.tree.map(lambda leaf: np.concatenate([leaf[:2], leaf[:1]]), batch)
+    more.firsts[-1] = len(task.data)
+    found, same = (metrics_of(task, params, each) for each in (more, some))
+    chex.assert_trees_all_close(found, same, rtol=1e-6)
+
+
+def test_perplexity_is_the_exponential_of_the_mean_loss(config, monkeypatch):
+    words = dataclasses.replace(config, dataset="ptb_words", stretch=3, context=2, tied=True)
+    rng = np.random.default_rng(0)
+    text = Text(*(rng.integers(0, 5, num, np.int32) for num in (300, 50, 50)), ("a", *"bcde"))
+    monkeypatch.setattr(train, "load", lambda config: join(text))
+    task = make_task(words)
+    (batch,) = task.eval_batches("test")
+    found = metrics_of(task, initial(task), batch)
+    total, count = found["loss"]
+    assert int(count) == 49
+    assert float(found["perplexity"][0]) == pytest.approx(np.exp(float(total / count)), rel=1e-5)
+    rows = [{"train_loss": 1.0, "step": 2}]
+    assert with_unit(rows, "ptb_words")[0]["train_perplexity"] == pytest.approx(np.e)
+    assert with_unit(rows, "ptb_characters")[0]["train_bits_per_character"] == pytest.approx(
+        float(in_unit(1.0, "ptb_characters"))
+    )
+
+
+def test_an_epoch_goes_once_through_the_text():
+    low, high, stretch, context = 10, 170, 12, 5
+    batch = train_batches((low, high), 3, stretch, context)
+    num = (high - low - context - stretch) // stretch
+    firsts = {}
+    for step in range(2 * (num // 3)):
+        rows = batch(step, 0)
+        np.testing.assert_array_equal(rows.begins, rows.firsts)
+        np.testing.assert_array_equal(rows.starts, rows.firsts - context)
+        assert rows.starts.min() >= low
+        assert rows.firsts.max() + stretch < high
+        firsts.setdefault(step // (num // 3), []).extend(rows.firsts.tolist())
+    cuts = [{(first - low - context) % stretch for first in epoch} for epoch in firsts.values()]
+    assert all(len(cut) == 1 for cut in cuts)
+    assert cuts[0] != cuts[1]
+    assert all(len(set(epoch)) == len(epoch) for epoch in firsts.values())
+    assert not np.array_equal(batch(0, 0).firsts, batch(0, 1).firsts)
+
+
+@pytest.mark.parametrize(
+    ("its", "tied"), [*zip(MODELS, (False,) * 4, strict=True), (MODELS[1], True)]
+)
+def test_reading_symbol_by_symbol_gives_what_the_whole_text_gives(config, its, tied):
+    model = make_model(dataclasses.replace(config, model=its, tied=tied), 7)
+    ids = jax.random.randint(jax.random.key(0), (2, 12), 0, 7)
+    params = jax.jit(partial(model.init, train=False))(jax.random.key(1), ids)["params"]
+    expected = logits_of(model, params, ids)
+    assert expected.shape == (2, 12, 7)
+    step = jax.jit(partial(model.apply, method="step"))
+    state = model.apply({"params": params}, 2, method="initial_state")
+    for place in range(12):
+        state, logits = step({"params": params}, state, ids[:, place])
+        np.testing.assert_allclose(logits, expected[:, place], rtol=1e-4, atol=1e-5)
+
+
+def test_a_tied_softmax_compares_with_the_embedding(config):
+    model = make_model(dataclasses.replace(config, tied=True), 7)
+    ids = jnp.array([[1, 2, 3]])
+    params = jax.jit(partial(model.init, train=False))(jax.random.key(1), ids)["params"]
+    params = params | {"bias": jnp.arange(7.0)}
+    outputs = make_model(config, config.embedding)  # whose read-out is as wide
+    rows = params["embed"]["embedding"]
+    its = {"embed": {"embedding": jnp.pad(rows, ((0, 9), (0, 0)))}, "sequence": params["sequence"]}
+    expected = np.asarray(logits_of(outputs, its, ids)) @ np.asarray(rows).T + np.arange(7)
+    np.testing.assert_allclose(logits_of(model, params, ids), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_at_temperature_0_the_likeliest_symbol_follows_and_at_1_all_do(config):
+    model = make_model(config, 5)
+    ids = jnp.zeros((1, 8), int)
+    params = jax.jit(partial(model.init, train=False))(jax.random.key(1), ids)["params"]
+    key = jax.random.key(2)
+    text = [1, 4]
+    while len(text) < 8:
+        padded = np.pad(text, (0, 8 - len(text)))[None]
+        logits = logits_of(model, params, padded)[0, len(text) - 1]
+        text.append(int(jnp.argmax(logits)))
+    greedy = sample(model, params, np.array([1, 4]), 6, temperature=0.0, key=jax.random.clone(key))
+    assert greedy.tolist() == text[2:]
+    # with a bias alone, each symbol is drawn by its softmax
+    still = jax.tree.map(jnp.zeros_like, params)
+    bias = np.log([0.1, 0.2, 0.3, 0.4, 1e-9])
+    still["sequence"]["readout"]["bias"] = jnp.asarray(bias, float)
+    drawn = sample(model, still, np.array([0]), 4000, temperature=1.0, key=jax.random.clone(key))
+    shares = np.bincount(drawn, minlength=5) / 4000
+    np.testing.assert_allclose(shares, [0.1, 0.2, 0.3, 0.4, 0], atol=0.03)
+    cold = sample(model, still, np.array([0]), 4000, temperature=0.5, key=key)
+    squares = np.array([1, 4, 9, 16, 0]) / 30
+    np.testing.assert_allclose(np.bincount(cold, minlength=5) / 4000, squares, atol=0.03)
+
+
+def test_prompts_and_lines(config):
+    corpus = load(config)
+    asked = prompt_ids(dataclasses.replace(config, prompt="the dog"), corpus)
+    assert [corpus.vocabulary[place] for place in asked] == list("the dog")
+    with pytest.raises(InputError, match=r"--prompt: 'X' at position 4"):
+        prompt_ids(dataclasses.replace(config, prompt="the X"), corpus)
+    assert written("ptb_words", ["to", "be", "<eos>", "or"]) == "to be \nor"
+    with pytest.raises(InputError, match="one symbol or more"):
+        sample(make_model(config, 3), {}, np.array([]), 2, temperature=1.0, key=None)
+    with pytest.raises(InputError, match="--temperature is -1"):
+        sample(make_model(config, 3), {}, np.array([1]), 2, temperature=-1, key=None)
+
+
+def test_drawn_lines_hold_every_symbol_with_its_bits():
+    lines = arranged([*"ab\nc"], np.arange(4.0), words=False)
+    assert lines == [[("a", 0.0), ("b", 1.0), ("↵", 2.0)], [("c", 3.0)]]
+    lines = arranged(["word"] * 40, np.arange(40.0), words=True)
+    assert all(len(line) <= COLUMNS for line in lines)
+    shown = [cell for line in lines for cell in line if cell[0] != " "]
+    assert [value for _, value in shown] == np.repeat(np.arange(40.0), 4).tolist()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_models_that_are_compared_have_one_size(name):
+    config = PRESETS[name].config
+    time = config.context + config.stretch
+    size = encoder_size(config.model, time, config.embedding)
+    assert abs(size - config.parameters) <= 0.05 * config.parameters
+
+
+def test_a_few_steps_lower_the_loss_and_compile_once(config, task, tmp_path):
+    profile = Profile(tmp_path)
+    result = fit(task, make_optimizer(config.optimizer), config.run, profile=profile)
+    params = jax.tree.map(lambda leaf: leaf[0], result.selected[0])
+    batch = jax.tree.map(lambda leaf: leaf[:8], task.eval_batches("validation")[0])
+    before, after = (metrics_of(task, each, batch)["loss"] for each in (initial(task), params))
+    assert float(after[0]) < float(before[0])
+    assert profile.recompilations == []
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_takes_steps(config, task, name):
+    optimizer = make_optimizer(OptimizerConfig(name, 0.01))
+    result = fit(task, optimizer, dataclasses.replace(config.run, num_steps=2))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.selected))
+
+
+def test_a_run_that_goes_on_equals_one_that_was_not_interrupted(config, tmp_path):
+    def run(name, steps, draw=lambda *args: None):
+        words = [*TINY, "--data.dir", str(config.data.dir), "--workdir", str(tmp_path / name)]
+        words += ["--num-steps", str(steps), "--eval-every", "2", "--steps-per-call", "2"]
+        return run_experiment(EXPERIMENT._replace(draw=draw), [*words, "--prompt", "the dog"])
+
+    run("two", 2)
+    gone_on, whole_run = run("two", 4), run("one", 4, EXPERIMENT.draw)
+    assert gone_on["resumed"] == 1
+    assert whole_run["resumed"] == 0
+    chex.assert_trees_all_equal(gone_on["metrics"], whole_run["metrics"])
+    figures = tmp_path / "one" / "figures"
+    assert (figures / "surprise.png").exists()
+    assert (figures / "sample.txt").read_text().startswith("the dog")
+
+
+def test_the_least_loss_of_the_readme():
+    readme = (EXPERIMENT.directory / "README.md").read_text()
+    bits = in_unit(simple_sentences.least_loss(), "simple_sentences")
+    assert f"below {bits:.3f} bits" in readme
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--dataset", "ptb"], "--dataset is 'ptb'"),
+        (["--stretch", "0"], "--stretch is 0"),
+        (["--context", "300000"], "do not fit"),
+        (["--batch-size", "100000"], "--batch-size is 100000"),
+        (["--prompt", "Hamlet"], "'H' at position 0"),
+        (["--temperature", "-1"], "--temperature is -1"),
+    ],
+)
+def test_bad_options_are_named(words, message, config, tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        main([*TINY, "--data.dir", str(config.data.dir), "--workdir", str(tmp_path), *words])
+    assert exit_info.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
