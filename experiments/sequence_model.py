@@ -2,6 +2,7 @@
 
 import bisect
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -173,6 +174,23 @@ def check_size(config: SequenceConfig, time: int, in_features: int, wanted: int)
             f"{wanted} within {TOLERANCE:.0%}: give --model.{name} {best}, or --parameters 0 for "
             "any number."
         )
+
+
+def totals_in_parts(
+    totals: Callable[[Any], tuple[Array, Array]], batch: Any, size: int
+) -> tuple[Array, Array]:
+    """The sums of `totals(part) -> (total, count)` over parts of `size` rows of a batch.
+
+    The parts are unrolled in the program: within its loops a convolution on CPU takes 18 times as
+    long.
+    """
+    sums = (jnp.zeros(()), jnp.zeros((), jnp.int32))
+    for start in range(0, len(jax.tree.leaves(batch)[0]), size):
+        part = jax.tree.map(lambda leaf, start=start: leaf[start : start + size], batch)
+        # each waits for the one before it, so that memory holds but one
+        part, sums = jax.lax.optimization_barrier((part, sums))
+        sums = jax.tree.map(jnp.add, sums, totals(part))
+    return sums
 
 
 def add_noise(key, params, deviation: float):

@@ -98,15 +98,16 @@ def draw_surprise(config: Config, corpus: Corpus, params, path: Path) -> None:
     """A piece of the test part; the darker a symbol, the less the model expected it."""
     symbols, bits = surprises(config, corpus, params)
     lines = arranged(symbols, bits, words=config.dataset == WORDS)
-    width = max(map(len, lines))
+    width, most = max(map(len, lines)), 12 if config.dataset == WORDS else 6
     image = np.full((len(lines), width), np.nan)
     figure = Figure(figsize=(2 + 0.13 * width, 1 + 0.25 * len(lines)), layout="constrained")
     axis = figure.subplots()
     for row, line in enumerate(lines):
         for column, (character, value) in enumerate(line):
             image[row, column] = value
-            axis.text(column, row, character, ha="center", va="center", family="monospace", size=9)
-    most = 8 if config.dataset == WORDS else 6
+            color = "white" if value > 0.7 * most else "black"
+            style = {"family": "monospace", "size": 9, "color": color}
+            axis.text(column, row, character, ha="center", va="center", **style)
     shown = axis.imshow(image, cmap="Oranges", vmin=0, vmax=most, aspect="auto")
     figure.colorbar(shown, ax=axis, extend="max", label="bits", pad=0.01)
     axis.set_axis_off()

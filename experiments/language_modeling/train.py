@@ -1,6 +1,5 @@
 """Language modeling: the task and main."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -9,7 +8,6 @@ import optax
 from jax import lax
 
 from experiments.language_modeling.data import (
-    Stretch,
     in_unit,
     load,
     prompt_ids,
@@ -21,13 +19,13 @@ from experiments.language_modeling.figures import draw
 from experiments.language_modeling.model import LanguageModel, make_model
 from experiments.language_modeling.presets import PRESETS, Config
 from experiments.language_modeling.sample import check_temperature
-from experiments.sequence_model import check_size
+from experiments.sequence_model import check_size, totals_in_parts
 from structdl.training import cli
 from structdl.training.experiment import Experiment
 from structdl.training.task import Inputs, Task
 
-# an evaluation holds no more than this at once
-EVAL_SYMBOLS, EVAL_LOGITS = 2**17, 2**26
+# what an evaluation holds at once, at most
+EVAL_SYMBOLS, EVAL_LOGITS = 2**17, 2**23
 
 
 def make_task(config: Config) -> Task:
@@ -50,16 +48,25 @@ def make_task(config: Config) -> Task:
         symbols = jnp.zeros((1, context + stretch), jnp.int32)
         return model.init(key, symbols, train=False)["params"], ()
 
-    def totals(params, inputs: Inputs, key=None):
-        return totals_of(model, params, inputs.data, inputs.batch, (context, stretch), key)
-
     def loss_fn(params, model_state, inputs: Inputs, key):
-        return totals(params, inputs, key), (model_state, {})
+        outputs, targets, counts = read(model, params, inputs, (context, stretch), key)
+        losses = cross_entropies(model, params, outputs, targets)
+        return (jnp.sum(losses, where=counts), jnp.sum(counts)), (model_state, {})
 
     def metrics(params, model_state, inputs: Inputs, key):
-        parts = parts_of(inputs.batch, context + stretch, stretch * num_symbols)
-        found = [totals(params, inputs._replace(batch=part)) for part in parts]
-        total, count = (sum(values) for values in zip(*found, strict=True))
+        def of_part(part):
+            its = inputs._replace(batch=part)
+            outputs, targets, counts = read(model, params, its, (context, stretch))
+
+            def of_row(row):
+                return cross_entropies(model, params, *row)
+
+            rows_at_once = max(1, EVAL_LOGITS // (stretch * num_symbols))
+            losses = lax.map(of_row, (outputs, targets), batch_size=rows_at_once)
+            return jnp.sum(losses, where=counts), jnp.sum(counts)
+
+        size = max(1, EVAL_SYMBOLS // (context + stretch))
+        total, count = totals_in_parts(of_part, inputs.batch, size)
         # a perplexity is no mean: all of a split is in one batch
         value = in_unit(total / count, config.dataset)
         return {"loss": (total, count), unit_of(config.dataset): (value, jnp.ones(()))}
@@ -70,34 +77,35 @@ def make_task(config: Config) -> Task:
     return Task(corpus.ids, init, loss_fn, metrics, eval_batches, batch)
 
 
-def totals_of(
-    model: LanguageModel, params, ids, batch: Stretch, sizes: tuple[int, int], key=None
-) -> tuple[jax.Array, jax.Array]:
-    """The summed cross-entropies of what counts of a batch, and how many they are."""
-    context, stretch = sizes
-    read = _slices(ids, batch.starts, context + stretch)
-    next_ones = _slices(ids, batch.begins + 1, stretch)
-    logits = model.apply(
+def read(
+    model: LanguageModel, params, inputs: Inputs, sizes: tuple[int, int], key=None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """A model's outputs where a batch is looked at, the symbols that came next, and what counts.
+
+    They are [batch, stretch, outputs], [batch, stretch] and [batch, stretch].
+    """
+    (context, stretch), batch = sizes, inputs.batch
+    symbols = _slices(inputs.data, batch.starts, context + stretch)
+    outputs = model.apply(
         {"params": params},
-        read,
-        batch.begins - batch.starts,
-        stretch,
+        symbols,
         train=key is not None,
         rngs=None if key is None else {"dropout": key},
+        method="outputs",
     )
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, next_ones)
-    counts = batch.begins[:, None] + jnp.arange(stretch)[None] >= batch.firsts[:, None]
-    return jnp.sum(losses, where=counts), jnp.sum(counts)
+
+    def looked_at(row, begin):
+        return lax.dynamic_slice_in_dim(row, begin, stretch)
+
+    outputs = jax.vmap(looked_at)(outputs, batch.begins - batch.starts)
+    places = batch.begins[:, None] + jnp.arange(stretch)[None]
+    return outputs, _slices(inputs.data, batch.begins + 1, stretch), places >= batch.firsts[:, None]
 
 
-def parts_of(batch: Stretch, time: int, logits: int) -> Iterator[Stretch]:
-    """A batch in parts that memory holds, each row of which has so many symbols and logits.
-
-    They are unrolled in the program: within its loops a convolution on CPU takes 18 times as long.
-    """
-    size = max(1, min(EVAL_SYMBOLS // time, EVAL_LOGITS // logits))
-    for start in range(0, len(batch.starts), size):
-        yield jax.tree.map(lambda leaf, start=start: leaf[start : start + size], batch)
+def cross_entropies(model: LanguageModel, params, outputs, targets) -> jax.Array:
+    """In nats, [..., stretch], of outputs [..., stretch, outputs] and the symbols to be told."""
+    logits = model.apply({"params": params}, outputs, method="logits")
+    return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
 
 
 def _slices(ids, starts, size: int):

@@ -60,7 +60,7 @@ def draw_wave(config: Config, task: Task, params, path: Path) -> None:
         )
         axis.plot(samples, mean, color="tab:orange", linewidth=1, label="expected")
         axis.plot(wave, color="black", linewidth=0.7, label="the recording")
-        axis.set_ylabel("sample, standardized")
+        axis.set_ylabel("amplitude")
     axes[0].set_ylim(1.3 * wave.min(), 1.3 * wave.max())
     axes[0].legend(frameon=False, ncols=3, loc="upper right")
     axes[1].set_xlim(start, min(start + CLOSE * TARGETS, len(wave)))

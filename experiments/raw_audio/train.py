@@ -1,18 +1,17 @@
 """Raw audio: the task and main."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from experiments.raw_audio.data import INPUTS, TARGETS, Stretch, load, train_batches, whole
+from experiments.raw_audio.data import INPUTS, TARGETS, load, train_batches, whole
 from experiments.raw_audio.figures import draw
 from experiments.raw_audio.mixture import log_density, mixture_of
 from experiments.raw_audio.model import make_model
 from experiments.raw_audio.presets import PRESETS, Config
-from experiments.sequence_model import add_noise, check_size
+from experiments.sequence_model import add_noise, check_size, totals_in_parts
 from structdl.core.masks import length_mask
 from structdl.training import cli
 from structdl.training.experiment import Experiment
@@ -52,10 +51,10 @@ def make_task(config: Config) -> Task:
         return totals(noisy, inputs, min(config.max_steps, longest), dropout_key), (model_state, {})
 
     def metrics(params, model_state, inputs: Inputs, key):
-        parts = parts_of(inputs.batch)
-        found = [totals(params, inputs._replace(batch=part), longest) for part in parts]
-        total, count = (sum(values) for values in zip(*found, strict=True))
-        return {"loss": (total, count)}
+        def of_part(part):
+            return totals(params, inputs._replace(batch=part), longest)
+
+        return {"loss": totals_in_parts(of_part, inputs.batch, EVAL_RECORDINGS)}
 
     def eval_batches(name: str):
         return [whole(getattr(splits, name))]
@@ -80,15 +79,6 @@ def frames_of(inputs: Inputs, time: int) -> tuple[jax.Array, jax.Array, jax.Arra
     x, targets = jax.vmap(one)(recordings, starts)
     steps = jnp.clip(jnp.asarray(data.steps)[recordings] - starts, 0, time)
     return x, targets, jnp.where(recordings < 0, 0, steps)
-
-
-def parts_of(batch: Stretch) -> Iterator[Stretch]:
-    """A batch in parts that memory holds.
-
-    They are unrolled in the program: within its loops a convolution on CPU takes 18 times as long.
-    """
-    for start in range(0, len(batch.starts), EVAL_RECORDINGS):
-        yield Stretch(*(leaf[start : start + EVAL_RECORDINGS] for leaf in batch))
 
 
 EXPERIMENT = Experiment("raw_audio", Path(__file__).parent, PRESETS, make_task, draw)
