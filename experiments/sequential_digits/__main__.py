@@ -1,0 +1,3 @@
+from experiments.sequential_digits.train import main
+
+main()

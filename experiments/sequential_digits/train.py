@@ -1,0 +1,70 @@
+"""Sequential digits: the task and main."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from experiments.sequence_model import SequenceModel, check_size
+from experiments.sequential_digits.data import NUM_CLASSES, load
+from experiments.sequential_digits.figures import draw
+from experiments.sequential_digits.presets import PRESETS, Config
+from structdl.training import cli
+from structdl.training.batches import in_order, shuffled_epochs
+from structdl.training.experiment import Experiment
+from structdl.training.task import Inputs, Task
+
+EVAL_BATCH = 250  # digits
+
+
+def make_task(config: Config) -> Task:
+    """The cross-entropy of a digit, which is told after its last pixel.
+
+    A batch is the numbers of its digits; -1 is none.
+
+    Raises:
+      InputError: a model that is not of the stated size; see also `load`.
+    """
+    data, splits = load(config)
+    model = SequenceModel(config.model, NUM_CLASSES, last=True)
+    time = data.pixels.shape[1]
+    check_size(config.model, time, 1, config.parameters)
+
+    def init(key, inputs: Inputs):
+        return model.init(key, jnp.zeros((1, time, 1)), train=False)["params"], ()
+
+    def totals(params, inputs: Inputs, key=None):
+        digits = jax.tree.map(lambda leaf: jnp.asarray(leaf)[inputs.batch], inputs.data)
+        rngs = None if key is None else {"dropout": key}
+        logits = model.apply({"params": params}, digits.pixels, train=key is not None, rngs=rngs)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, digits.labels)
+        counts = inputs.batch >= 0
+        right, number = jnp.argmax(logits, axis=1) == digits.labels, jnp.sum(counts)
+        return {
+            "loss": (jnp.sum(losses, where=counts), number),
+            "accuracy": (jnp.sum(right, where=counts), number),
+        }
+
+    def loss_fn(params, model_state, inputs: Inputs, key):
+        values = totals(params, inputs, key)
+        return values.pop("loss"), (model_state, values)
+
+    def metrics(params, model_state, inputs: Inputs, key):
+        return totals(params, inputs)
+
+    return Task(
+        data=data,
+        init=init,
+        loss_fn=loss_fn,
+        metrics=metrics,
+        eval_batches=lambda name: in_order(getattr(splits, name), EVAL_BATCH),
+        batch=shuffled_epochs(splits.train, config.batch_size),
+    )
+
+
+EXPERIMENT = Experiment("sequential_digits", Path(__file__).parent, PRESETS, make_task, draw)
+
+
+def main(argv: list[str] | None = None) -> None:
+    cli.main(EXPERIMENT, argv)
