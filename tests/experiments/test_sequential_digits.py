@@ -129,6 +129,11 @@ def test_mistakes_are_drawn_first(monkeypatch, tmp_path):
     figures.draw_digits(np.zeros((4, 8, 8)), labels, read, "digits", tmp_path / "digits.png")
     assert [axis.get_title() for axis in drawn[0].axes[:5]] == ["9, not 4", "3", "1", "1", ""]
     assert "1 mistakes of 4" in drawn[0].get_suptitle()
+    figures.draw_digits(
+        np.zeros((70, 8, 8)), np.repeat([1, 2], 35), np.full(70, 2), "", tmp_path / "digits.png"
+    )
+    titles = [axis.get_title() for axis in drawn[1].axes]
+    assert titles == ["2, not 1"] * 20 + ["2"] * 20
 
 
 @pytest.mark.parametrize(
