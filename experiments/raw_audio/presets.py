@@ -79,23 +79,38 @@ PRESETS = {
     )
     for model, its in _TONES.items()
 }
-PRESETS |= {
-    f"{model}-speech": Preset(
-        Config(
-            "spoken_digits",
-            its,
-            parameters=169_000,
-            batch_size=32,
-            max_steps=200,
-            weight_noise=0.075,
-            optimizer=OptimizerConfig("rmsprop", 0.001, clip_norm=1.0),
-            run=_run(4000, 200, 50, 10),
-        ),
-        f"{NAMES[model]}, 169 000 parameters",
-        "spoken digits",
-        f"{NAMES[model]} of 169 000 parameters on spoken digits",
-        metrics=("test_loss",),
-        picture={"gru": "models.png", "lstm": "wave.png"}.get(model, ""),
+
+
+def _speech(model: str, *, noise: float, learning_rate: float, words: str = "") -> Preset:
+    config = Config(
+        "spoken_digits",
+        _SPEECH[model],
+        parameters=169_000,
+        batch_size=32,
+        max_steps=200,
+        weight_noise=noise,
+        optimizer=OptimizerConfig("rmsprop", learning_rate, clip_norm=1.0),
+        run=_run(4000, 200, 50, 10),
     )
-    for model, its in _SPEECH.items()
+    return Preset(
+        config,
+        f"{NAMES[model]}, 169 000 parameters{words}",
+        "spoken digits",
+        f"{NAMES[model]} of 169 000 parameters on spoken digits{words}",
+        metrics=("test_loss",),
+        picture={"gru": "models.png", "lstm": "wave.png"}.get(model, "") if noise else "",
+    )
+
+
+PRESETS |= {
+    "rnn-speech": _speech("rnn", noise=0.075, learning_rate=0.0003),
+    "gru-speech": _speech("gru", noise=0.075, learning_rate=0.001),
+    "lstm-speech": _speech("lstm", noise=0.075, learning_rate=0.001),
+    "tcn-speech": _speech("tcn", noise=0.0, learning_rate=0.001),
+}
+PRESETS |= {
+    f"{model}-speech-plain": _speech(
+        model, noise=0.0, learning_rate=learning_rate, words=", no weight noise"
+    )
+    for model, learning_rate in {"rnn": 0.0003, "gru": 0.001, "lstm": 0.001}.items()
 }
