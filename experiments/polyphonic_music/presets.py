@@ -92,12 +92,13 @@ _LARGE = {
 _LARGE_SIZES = {"jsb": 260_000, "nottingham": 1_040_000}
 
 
-def _run(epoch: int, epochs: int, patience: int) -> Run:
+def _run(model: str, epoch: int, epochs: int, patience: int) -> Run:
     """A validation an epoch; the best parameters are tested."""
     return Run(
         num_steps=epoch * epochs,
         eval_every=epoch,
-        steps_per_call=epoch,
+        # a convolution in a compiled loop is slow on CPU
+        steps_per_call=1 if model == "tcn" else epoch,
         log_every=epoch,
         seed_mode="loop",
         stopping="patience",
@@ -113,7 +114,7 @@ def _small(model: str, collection: _Collection, learning_rate: float) -> Preset:
         _SMALL[model],
         weight_noise=0.075,
         optimizer=OptimizerConfig("rmsprop", learning_rate, clip_norm=1.0),
-        run=_run(collection.epoch, 400, 40),
+        run=_run(model, collection.epoch, 400, 40),
     )
     return _preset(model, collection, config, "20 000 parameters", collection.small, CHUNG)
 
@@ -126,7 +127,7 @@ def _large(model: str, name: str, learning_rate: float) -> Preset:
         _LARGE[name][model],
         parameters=_LARGE_SIZES[name],
         optimizer=OptimizerConfig("adam", learning_rate, clip_norm=0.4),
-        run=_run(collection.epoch, 200, 20),
+        run=_run(model, collection.epoch, 200, 20),
     )
     size = {"jsb": "300 000 parameters", "nottingham": "1 000 000 parameters"}[name]
     return _preset(model, collection, config, size, collection.large, BAI)
@@ -151,7 +152,7 @@ PRESETS = {
         Config(
             model=_SMALL[model],
             optimizer=OptimizerConfig("adam", 0.003, clip_norm=1.0),
-            run=dataclasses.replace(_run(_CHORDS.epoch, 50, 20), stopping="none"),
+            run=dataclasses.replace(_run(model, _CHORDS.epoch, 50, 20), stopping="none"),
         ),
         f"{NAMES[model]}, 20 000 parameters",
         _CHORDS.title,
