@@ -134,7 +134,7 @@ def _copy(model: str) -> Preset:
 
 
 def _copy_optimizer(model: str) -> OptimizerConfig:
-    rate = 0.002 if model in ("gru", "lstm") else 5e-4
+    rate = 0.005 if model == "gru" else 5e-4
     # PyTorch's decay of the squared gradients
     return OptimizerConfig("rmsprop", rate, kwargs={"decay": 0.99}, clip_norm=1.0)
 
