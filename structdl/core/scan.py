@@ -210,7 +210,8 @@ def _affine(x, kernel, bias):
 
 def _sum_outer(left, right):
     """The sum over time and batch of the outer products of two sequences of vectors."""
-    return left.reshape(-1, left.shape[-1]).T @ right.reshape(-1, right.shape[-1])
+    # axes merged by reshape would be gathered where the batch is divided over devices
+    return jnp.tensordot(left, right, axes=((0, 1), (0, 1)))
 
 
 def _time_major(carry, xs, lengths) -> tuple[PyTree[Array], Bool[Array, "time batch"] | None]:
