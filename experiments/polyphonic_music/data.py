@@ -10,7 +10,7 @@ from experiments.polyphonic_music.presets import Config
 from structdl.datasets import chord_progressions, poly_music
 from structdl.datasets.sequences import Splits
 from structdl.errors import InputError, nearest_names
-from structdl.training.batches import in_order, shuffled_epochs
+from structdl.training.batches import Stretch, in_order, shuffled_stretches
 
 DATASETS = ("chord_progressions", *poly_music.RAW_FILES)
 
@@ -20,13 +20,6 @@ class Pieces(NamedTuple):
 
     keys: jax.Array  # [num_pieces, time, 88], uint8
     lengths: jax.Array  # [num_pieces], int32
-
-
-class Stretch(NamedTuple):
-    """What of the pieces a batch shows; -1 stands for no piece."""
-
-    pieces: np.ndarray  # [batch], int32
-    starts: np.ndarray  # [batch], int32
 
 
 def load(config: Config) -> tuple[Pieces, Splits]:
@@ -58,22 +51,14 @@ def load(config: Config) -> tuple[Pieces, Splits]:
 def train_batches(
     lengths: np.ndarray, examples: np.ndarray, batch_size: int, max_time: int
 ) -> Callable[[int, int], Stretch]:
-    """`batch(step, seed)`: shuffled epochs; of a piece longer than `max_time` a stretch at random.
+    """`batch(step, seed)`: see `shuffled_stretches`.
 
     Raises:
       InputError: a batch or a stretch that is empty, or a batch larger than the training set.
     """
     if max_time < 2:
         raise InputError(f"--max-time is {max_time}: a step and the one before it take 2.")
-    pieces = shuffled_epochs(examples, batch_size)
-
-    def batch(step: int, seed: int) -> Stretch:
-        chosen = pieces(step, seed)
-        last_start = np.maximum(lengths[chosen] - max_time, 0)
-        starts = np.random.default_rng([seed, step, 1]).integers(0, last_start + 1)
-        return Stretch(chosen, starts.astype(np.int32))
-
-    return batch
+    return shuffled_stretches(examples, batch_size, lengths, max_time)
 
 
 def eval_batches(examples: np.ndarray, batch_size: int) -> Sequence[Stretch]:

@@ -28,7 +28,7 @@ def draw(config: Config, task: Task, result: Fit, rows: list[dict], folder: Path
 
 def draw_piano_roll(config: Config, task: Task, result: Fit, path: Path) -> None:
     """The beginning of the first test piece over the probabilities that were given to its keys."""
-    piece = int(task.eval_batches("test")[0].pieces[0])
+    piece = int(task.eval_batches("test")[0].examples[0])
     length = min(int(task.data.lengths[piece]), DRAWN_STEPS)
     keys = np.asarray(task.data.keys)[piece, :length]
     params = jax.tree.map(lambda leaf: leaf[0], result.selected[0])

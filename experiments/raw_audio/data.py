@@ -11,7 +11,7 @@ from structdl.datasets import decaying_tones, spoken_digits
 from structdl.datasets.sequences import Splits
 from structdl.datasets.spoken_digits import num_frames
 from structdl.errors import InputError, nearest_names
-from structdl.training.batches import shuffled_epochs
+from structdl.training.batches import Stretch, shuffled_stretches
 
 DATASETS = ("decaying_tones", "spoken_digits")
 INPUTS, TARGETS = 20, 10  # samples that a step sees, and those after them that it predicts
@@ -22,13 +22,6 @@ class Recordings(NamedTuple):
 
     waves: jax.Array  # [num_recordings, INPUTS + TARGETS * steps], float32
     steps: jax.Array  # [num_recordings], int32, how many lie within each
-
-
-class Stretch(NamedTuple):
-    """What of the recordings a batch shows; -1 stands for no recording."""
-
-    recordings: np.ndarray  # [batch], int32
-    starts: np.ndarray  # [batch], int32, steps
 
 
 def load(config: Config) -> tuple[Recordings, Splits]:
@@ -64,22 +57,14 @@ def load(config: Config) -> tuple[Recordings, Splits]:
 def train_batches(
     steps: np.ndarray, examples: np.ndarray, batch_size: int, max_steps: int
 ) -> Callable[[int, int], Stretch]:
-    """`batch(step, seed)`: shuffled epochs; of a longer recording a stretch drawn at random.
+    """`batch(step, seed)`: see `shuffled_stretches`; starts are counted in steps.
 
     Raises:
       InputError: a batch or a stretch that is empty, or a batch larger than the training set.
     """
     if max_steps < 1:
         raise InputError(f"--max-steps is {max_steps}: give 1 or more.")
-    recordings = shuffled_epochs(examples, batch_size)
-
-    def batch(step: int, seed: int) -> Stretch:
-        chosen = recordings(step, seed)
-        last_start = np.maximum(steps[chosen] - max_steps, 0)
-        starts = np.random.default_rng([seed, step, 1]).integers(0, last_start + 1)
-        return Stretch(chosen, starts.astype(np.int32))
-
-    return batch
+    return shuffled_stretches(examples, batch_size, steps, max_steps)
 
 
 def whole(examples: np.ndarray) -> Stretch:

@@ -39,7 +39,7 @@ def predictions(config: Config, params, wave: np.ndarray) -> tuple[np.ndarray, n
 
 def draw_wave(config: Config, task: Task, params, path: Path) -> None:
     """The first test recording, and close up where it is loudest, over what was expected."""
-    recording = int(task.eval_batches("test")[0].recordings[0])
+    recording = int(task.eval_batches("test")[0].examples[0])
     steps = int(task.data.steps[recording])
     wave = np.asarray(task.data.waves)[recording, : INPUTS + TARGETS * steps]
     mean, deviation = predictions(config, params, wave)

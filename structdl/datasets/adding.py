@@ -2,49 +2,42 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from structdl.datasets.prepare import prepare
+from structdl.datasets.labelled_sequences import LabelledBuilder, LabelledConfig, load_splits
 from structdl.datasets.sequences import Splits, require
 from structdl.datasets.simulate_sequences import MARKS, Labelled, simulate_adding
 from structdl.errors import InputError, nearest_names
 
-NUMBERS_PER_EXAMPLE = 1 << 20  # about 4 MB
-
 
 @dataclasses.dataclass(eq=False, kw_only=True)
-class AddingConfig(tfds.core.BuilderConfig):
+class AddingConfig(LabelledConfig):
     """What decides the sequences; its name holds all of it."""
 
-    name: str = ""
-    time: int
     num_train: int = 50_000
-    num_validation: int = 1_000
-    num_test: int = 1_000
     marks: str = "anywhere"
-    seed: int = 0
 
-    def __post_init__(self):
-        counts = f"{self.num_train}-{self.num_validation}-{self.num_test}"
-        self.name = f"T-{self.time}-{counts}-{self.marks}-seed-{self.seed}"
+    def more(self) -> tuple[str, ...]:
+        """What else the name holds."""
+        return (self.marks,)
+
+    def simulate(self, seed: list[int], num: int) -> Labelled:
+        """Draws sequences of the set."""
+        return simulate_adding(seed, num, self.time, marks=self.marks)
 
 
-class AddingBuilder(tfds.core.GeneratorBasedBuilder):
-    """An example holds a stretch of the sequences; needs neither raw files nor the network."""
+class AddingBuilder(LabelledBuilder):
+    """Inputs are [num, time, 2] and targets [num], float32."""
 
     name = "adding"
-    VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = tuple(AddingConfig(time=time) for time in (200, 600))
 
     def _info(self) -> tfds.core.DatasetInfo:
-        time = self.builder_config.time
+        shape = (None, self.builder_config.time, 2)
         features = {
-            "inputs": tfds.features.Tensor(
-                shape=(None, time, 2), dtype=np.float32, encoding="bytes"
-            ),
+            "inputs": tfds.features.Tensor(shape=shape, dtype=np.float32, encoding="bytes"),
             "targets": tfds.features.Tensor(shape=(None,), dtype=np.float32, encoding="bytes"),
         }
         return tfds.core.DatasetInfo(
@@ -53,17 +46,6 @@ class AddingBuilder(tfds.core.GeneratorBasedBuilder):
             features=tfds.features.FeaturesDict(features),
             disable_shuffling=True,  # fewer sequences are the first of more
         )
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        numbers = {name: getattr(self.builder_config, f"num_{name}") for name in Splits._fields}
-        return {name: self._generate_examples(name) for name, number in numbers.items() if number}
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        inputs, targets = draw_split(self.builder_config, split)
-        step = max(1, NUMBERS_PER_EXAMPLE // inputs[0].size)
-        for start in range(0, len(inputs), step):
-            rows = slice(start, start + step)
-            yield start, {"inputs": inputs[rows], "targets": targets[rows]}
 
 
 def load(
@@ -95,9 +77,6 @@ def load(
       InputError: a value out of its range, or the data folder cannot be written.
     """
     require("T", time, 2)
-    require("num_train", num_train, 1)
-    for name, value in (("num_validation", num_validation), ("num_test", num_test), ("seed", seed)):
-        require(name, value, 0)
     if marks not in MARKS:
         raise InputError(f"unknown marks {marks!r}: {nearest_names(marks, MARKS)}")
     config = AddingConfig(
@@ -108,23 +87,4 @@ def load(
         marks=marks,
         seed=seed,
     )
-    # TFDS wants its own object of those that it knows
-    config = AddingBuilder.get_builder_config(config.name) or config
-    builder = prepare(AddingBuilder, config, data_dir=data_dir)
-    return Splits(*(_read_split(builder, name) for name in Splits._fields))
-
-
-def draw_split(config: AddingConfig, split: str) -> Labelled:
-    """Draws the sequences of a split, from a stream of its own."""
-    seed = [config.seed, Splits._fields.index(split), config.time]
-    return simulate_adding(seed, getattr(config, f"num_{split}"), config.time, marks=config.marks)
-
-
-def _read_split(builder: tfds.core.DatasetBuilder, split: str) -> Labelled:
-    if split not in builder.info.splits:
-        return draw_split(builder.builder_config, split)  # without rows
-    source = builder.as_data_source(split)
-    examples = source.__getitems__(range(len(source)))
-    return Labelled(
-        *(np.concatenate([example[field] for example in examples]) for field in Labelled._fields)
-    )
+    return load_splits(AddingBuilder, config, data_dir=data_dir)

@@ -2,39 +2,30 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from structdl.datasets.prepare import prepare
+from structdl.datasets.labelled_sequences import LabelledBuilder, LabelledConfig, load_splits
 from structdl.datasets.sequences import Splits, require
 from structdl.datasets.simulate_sequences import Labelled, simulate_copy_memory
 
-BYTES_PER_EXAMPLE = 1 << 20
-
 
 @dataclasses.dataclass(eq=False, kw_only=True)
-class CopyMemoryConfig(tfds.core.BuilderConfig):
+class CopyMemoryConfig(LabelledConfig):
     """What decides the sequences; its name holds all of it."""
 
-    name: str = ""
-    time: int
     num_train: int = 10_000
-    num_validation: int = 1_000
-    num_test: int = 1_000
-    seed: int = 0
 
-    def __post_init__(self):
-        counts = f"{self.num_train}-{self.num_validation}-{self.num_test}"
-        self.name = f"T-{self.time}-{counts}-seed-{self.seed}"
+    def simulate(self, seed: list[int], num: int) -> Labelled:
+        """Draws sequences of the set."""
+        return simulate_copy_memory(seed, num, self.time)
 
 
-class CopyMemoryBuilder(tfds.core.GeneratorBasedBuilder):
-    """An example holds a stretch of the sequences; needs neither raw files nor the network."""
+class CopyMemoryBuilder(LabelledBuilder):
+    """Inputs and targets are [num, T + 20], uint8."""
 
     name = "copy_memory"
-    VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = tuple(CopyMemoryConfig(time=time) for time in (500, 1000))
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -46,17 +37,6 @@ class CopyMemoryBuilder(tfds.core.GeneratorBasedBuilder):
             features=tfds.features.FeaturesDict({"inputs": sequences, "targets": sequences}),
             disable_shuffling=True,  # fewer sequences are the first of more
         )
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        numbers = {name: getattr(self.builder_config, f"num_{name}") for name in Splits._fields}
-        return {name: self._generate_examples(name) for name, number in numbers.items() if number}
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        inputs, targets = draw_split(self.builder_config, split)
-        step = max(1, BYTES_PER_EXAMPLE // inputs[0].size)
-        for start in range(0, len(inputs), step):
-            rows = slice(start, start + step)
-            yield start, {"inputs": inputs[rows], "targets": targets[rows]}
 
 
 def load(
@@ -85,9 +65,6 @@ def load(
       InputError: a value out of its range, or the data folder cannot be written.
     """
     require("T", time, 1)
-    require("num_train", num_train, 1)
-    for name, value in (("num_validation", num_validation), ("num_test", num_test), ("seed", seed)):
-        require(name, value, 0)
     config = CopyMemoryConfig(
         time=time,
         num_train=num_train,
@@ -95,23 +72,4 @@ def load(
         num_test=num_test,
         seed=seed,
     )
-    # TFDS wants its own object of those that it knows
-    config = CopyMemoryBuilder.get_builder_config(config.name) or config
-    builder = prepare(CopyMemoryBuilder, config, data_dir=data_dir)
-    return Splits(*(_read_split(builder, name) for name in Splits._fields))
-
-
-def draw_split(config: CopyMemoryConfig, split: str) -> Labelled:
-    """Draws the sequences of a split, from a stream of its own."""
-    seed = [config.seed, Splits._fields.index(split), config.time]
-    return simulate_copy_memory(seed, getattr(config, f"num_{split}"), config.time)
-
-
-def _read_split(builder: tfds.core.DatasetBuilder, split: str) -> Labelled:
-    if split not in builder.info.splits:
-        return draw_split(builder.builder_config, split)  # without rows
-    source = builder.as_data_source(split)
-    examples = source.__getitems__(range(len(source)))
-    return Labelled(
-        *(np.concatenate([example[field] for example in examples]) for field in Labelled._fields)
-    )
+    return load_splits(CopyMemoryBuilder, config, data_dir=data_dir)

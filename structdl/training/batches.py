@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -42,6 +43,42 @@ def shuffled_epochs(
     def batch(step: int, seed: int) -> np.ndarray:
         epoch, place = divmod(step, steps_per_epoch)
         return order(epoch, seed)[place * batch_size : (place + 1) * batch_size]
+
+    return batch
+
+
+class Stretch(NamedTuple):
+    """What of some sequences a batch shows."""
+
+    examples: Int[np.ndarray, " batch"]  # int32; -1 stands for none
+    starts: Int[np.ndarray, " batch"]  # int32, where in each the stretch begins
+
+
+def shuffled_stretches(
+    examples: Int[np.ndarray, " num"], batch_size: int, lengths: Int[np.ndarray, " all"], size: int
+) -> Callable[[int, int], Stretch]:
+    """`shuffled_epochs` of sequences; of one longer than `size` a stretch at random.
+
+    Args:
+      examples: indices of the sequences of training.
+      batch_size: how many make a step.
+      lengths: of all sequences that can be named, in the order of their indices.
+      size: how much of a sequence a step sees at most.
+
+    Raises:
+      InputError: as `shuffled_epochs`.
+
+    >>> batch = shuffled_stretches(np.array([1]), 1, lengths=np.array([9, 5]), size=3)
+    >>> all(0 <= batch(step, 0).starts[0] <= 2 for step in range(20))
+    True
+    """
+    batches = shuffled_epochs(examples, batch_size)
+
+    def batch(step: int, seed: int) -> Stretch:
+        chosen = batches(step, seed)
+        last_start = np.maximum(lengths[chosen] - size, 0)
+        starts = np.random.default_rng([seed, step, 1]).integers(0, last_start + 1)
+        return Stretch(chosen, starts.astype(np.int32))
 
     return batch
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from structdl.datasets import adding, copy_memory
+from structdl.datasets import adding, copy_memory, labelled_sequences
 from structdl.datasets.sequences import Splits, pad
 from structdl.datasets.simulate_sequences import (
     memoryless_loss,
@@ -102,7 +102,9 @@ def test_load_gives_what_was_drawn(module, config_class, width, time, folder, mo
         splits = module.load(time, **NUMBERS, seed=5, data_dir=folder)
         assert [len(split.inputs) for split in splits] == [30, 7, 11]
         for name in Splits._fields:
-            expected = module.draw_split(config_class(time=time, **NUMBERS, seed=5), name)
+            expected = labelled_sequences.draw_split(
+                config_class(time=time, **NUMBERS, seed=5), name
+            )
             assert_same(getattr(splits, name), expected)
         assert splits.train.inputs.shape[2:] == width
         assert not np.array_equal(splits.validation.inputs, splits.test.inputs[:7])

@@ -45,7 +45,7 @@ def test_the_loss_is_that_of_a_loop_over_pieces_and_steps(config, task):
     (batch, *_) = task.eval_batches("validation")
     total, count = task.metrics(params, (), Inputs(task.data, (), batch), None)["loss"]
     expected, steps = 0.0, 0
-    for piece in batch.pieces:
+    for piece in batch.examples:
         length = task.data.lengths[piece]
         keys = jnp.asarray(task.data.keys[piece, :length], float)
         logits = SequenceModel(config.model, NUM_KEYS).apply(
@@ -62,7 +62,7 @@ def test_the_loss_is_that_of_a_loop_over_pieces_and_steps(config, task):
 def test_a_batch_of_no_pieces_counts_nothing(task):
     params = initial(task)
     (batch, *_) = task.eval_batches("test")
-    nothing = batch._replace(pieces=np.full_like(batch.pieces, -1))
+    nothing = batch._replace(examples=np.full_like(batch.examples, -1))
     total, count = task.metrics(params, (), Inputs(task.data, (), nothing), None)["loss"]
     assert (float(total), int(count)) == (0, 0)
 
@@ -72,7 +72,7 @@ def test_stretches_lie_within_their_pieces_and_epochs_meet_every_piece():
     batch = train_batches(lengths, np.arange(4), 2, max_time=8)
     seen = [batch(step, 0) for step in range(40)]
     for first, second in zip(seen[::2], seen[1::2], strict=True):
-        assert sorted([*first.pieces, *second.pieces]) == [0, 1, 2, 3]
+        assert sorted([*first.examples, *second.examples]) == [0, 1, 2, 3]
     starts = {number: set() for number in range(4)}
     for stretch in seen:
         for piece, start in zip(*stretch, strict=True):

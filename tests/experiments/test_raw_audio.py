@@ -129,7 +129,7 @@ def test_the_gradient_of_the_density():
 
 def test_frames_on_the_device_are_those_of_the_data_set(task):
     recordings, starts = np.array([0, 3, -1], np.int32), np.array([0, 7, 0], np.int32)
-    batch = task.batch(0, 0)._replace(recordings=recordings, starts=starts)
+    batch = task.batch(0, 0)._replace(examples=recordings, starts=starts)
     x, targets, steps = frames_of(Inputs(task.data, (), batch), 30)
     for row in range(2):
         seen, expected = frames(task.data.waves[recordings[row]])
@@ -146,7 +146,7 @@ def test_the_loss_is_that_of_a_loop_over_recordings_and_steps(config, task):
     total, count = metrics_of(task, params, some)["loss"]
     model = make_model(config)
     expected, steps = 0.0, 0
-    for recording in some.recordings:
+    for recording in some.examples:
         x, targets = frames(task.data.waves[recording])
         outputs = jax.jit(partial(model.apply, train=False))({"params": params}, x[None])[0]
         length = int(task.data.steps[recording])
@@ -161,7 +161,7 @@ def test_parts_and_missing_recordings_change_nothing(task, monkeypatch):
     params = initial(task)
     (batch,) = task.eval_batches("test")
     some = type(batch)(*(leaf[:5] for leaf in batch))
-    more = type(batch)(np.append(some.recordings, -1), np.append(some.starts, 0))
+    more = type(batch)(np.append(some.examples, -1), np.append(some.starts, 0))
     expected = metrics_of(task, params, some)
     monkeypatch.setattr(train, "EVAL_RECORDINGS", 2)
     chex.assert_trees_all_close(metrics_of(task, params, more), expected, rtol=1e-5)
@@ -172,7 +172,7 @@ def test_what_stands_after_the_end_of_a_recording_does_not_count(task):
     (batch,) = task.eval_batches("test")
     some = type(batch)(*(leaf[:3] for leaf in batch))
     waves = np.array(task.data.waves)
-    for recording in some.recordings:
+    for recording in some.examples:
         waves[recording, INPUTS + TARGETS * task.data.steps[recording] :] = np.nan
     changed = task._replace(data=task.data._replace(waves=waves))
     found, expected = (metrics_of(each, params, some) for each in (changed, task))
@@ -190,7 +190,7 @@ def test_stretches_lie_within_their_recordings():
     assert starts[1] == {0, 1, 2}
     assert len(starts[2]) > 4
     assert max(starts[2]) <= 12
-    np.testing.assert_array_equal(whole(np.arange(2)).recordings, [0, 1])
+    np.testing.assert_array_equal(whole(np.arange(2)).examples, [0, 1])
 
 
 def test_a_longer_recording_is_cut(config):
