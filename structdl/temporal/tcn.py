@@ -8,7 +8,6 @@ Reference: Bai, Kolter, Koltun (2018), "An empirical evaluation of generic convo
 recurrent networks for sequence modeling", arXiv:1803.01271.
 """
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,8 +19,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from structdl.core.masks import length_mask, select
 from structdl.core.sparse import dropout
-from structdl.errors import InputError
 from structdl.temporal.causal_convolution import Method, causal_convolution
+from structdl.temporal.receptive_field import doubling_dilations, warn_beyond_sequence
 
 
 class ConvolutionParams(NamedTuple):
@@ -38,82 +37,6 @@ class BlockParams(NamedTuple):
     first: ConvolutionParams
     second: ConvolutionParams
     residual: ConvolutionParams | None = None  # of one tap, where the widths differ
-
-
-def doubling_dilations(num_levels: int) -> tuple[int, ...]:
-    """The paper's dilations, 2^i at level i = 0, 1 and on."""
-    return tuple(2**level for level in range(num_levels))
-
-
-def receptive_field(
-    kernel_size: int, dilations: int | Sequence[int], *, convolutions_per_block: int = 2
-) -> int:
-    """How many inputs an output sees, its own included: 1 + convolutions * (k - 1) * sum(d).
-
-    Args:
-      kernel_size: k, the taps of each convolution.
-      dilations: of each level, or the number of levels, whose dilations then double.
-      convolutions_per_block: how many convolutions a level has.
-
-    Raises:
-      InputError: a size below 1.
-
-    >>> receptive_field(7, 8), receptive_field(3, (1, 2, 4), convolutions_per_block=1)
-    (3061, 15)
-    """
-    if isinstance(dilations, int):
-        dilations = doubling_dilations(dilations)
-    sizes = {"kernel_size": kernel_size, "convolutions_per_block": convolutions_per_block}
-    sizes |= {f"dilations[{level}]": dilation for level, dilation in enumerate(dilations)}
-    for name, size in sizes.items():
-        if size < 1:
-            raise InputError(f"{name} = {size}: it must be at least 1")
-    return 1 + convolutions_per_block * (kernel_size - 1) * sum(dilations)
-
-
-def levels_to_cover(kernel_size: int, time: int, *, convolutions_per_block: int = 2) -> int:
-    """The fewest levels of doubling dilations with which the last output sees the first input.
-
-    Raises:
-      InputError: one tap sees no past, however many levels there are.
-
-    >>> levels_to_cover(7, 784)
-    7
-    """
-    levels = 1
-    while (
-        receptive_field(kernel_size, levels, convolutions_per_block=convolutions_per_block) < time
-    ):
-        if kernel_size == 1:
-            raise InputError(
-                "kernel_size = 1: every level sees the present only, so that none covers the "
-                f"{time} steps of a sequence; give it 2 or more"
-            )
-        levels += 1
-    return levels
-
-
-def warn_beyond_sequence(kernel_size: int, dilations: Sequence[int], time: int) -> None:
-    """Warns where the receptive field is larger than the sequence; the result is defined.
-
-    The paper's own networks are mostly larger, since the field doubles with each level. What it
-    costs is work: the taps that lie before the first input meet zeros only.
-    """
-    field = receptive_field(kernel_size, dilations)
-    if field <= time:
-        return
-    reach = [(kernel_size - 1) * dilation for dilation in dilations]
-    dead = [dilation for dilation, steps in zip(dilations, reach, strict=True) if steps >= time]
-    learns = (
-        f"; taps of the dilations {dead} meet nothing but zeros, and never learn" if dead else ""
-    )
-    warnings.warn(
-        f"the receptive field of {field} steps (kernel_size = {kernel_size}, dilations = "
-        f"{tuple(dilations)}) is larger than the sequence of {time}{learns}. "
-        f"{levels_to_cover(kernel_size, time)} levels of doubling dilations cover it; take fewer "
-        "levels or a smaller kernel, or say warn_beyond=False",
-        stacklevel=2,
-    )
 
 
 def effective_kernel(

@@ -13,7 +13,7 @@ from experiments.sequential_digits.data import in_place
 from experiments.sequential_digits.presets import PRESETS, Config
 from experiments.sequential_digits.train import EXPERIMENT, main, make_task
 from structdl.datasets import drawn_digits, mnist
-from structdl.temporal.tcn import levels_to_cover
+from structdl.temporal.receptive_field import levels_to_cover
 from structdl.training.loop import fit
 from structdl.training.optimizers import OptimizerConfig, make_optimizer
 from structdl.training.profiling import Profile

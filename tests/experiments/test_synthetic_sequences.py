@@ -13,7 +13,7 @@ from experiments.synthetic_sequences.figures import draw_lengths, draw_sums
 from experiments.synthetic_sequences.model import features, make_model
 from experiments.synthetic_sequences.presets import PRESETS, Config
 from experiments.synthetic_sequences.train import EXPERIMENT, copy_totals, main, make_task
-from structdl.temporal.tcn import receptive_field
+from structdl.temporal.receptive_field import receptive_field
 from structdl.training.loop import fit
 from structdl.training.optimizers import OptimizerConfig, make_optimizer
 from structdl.training.profiling import Profile

@@ -12,6 +12,7 @@ from jax.test_util import check_grads
 from structdl.core.scan import unroll
 from structdl.errors import InputError
 from structdl.temporal.causal_convolution import causal_convolution
+from structdl.temporal.receptive_field import levels_to_cover, receptive_field
 from structdl.temporal.tcn import (
     TCN,
     BlockParams,
@@ -19,8 +20,6 @@ from structdl.temporal.tcn import (
     effective_kernel,
     fold_weight_norm,
     init_state,
-    levels_to_cover,
-    receptive_field,
     tcn,
     tcn_params,
     tcn_step,
