@@ -2,7 +2,9 @@
 
 from experiments import get, names
 from structdl.training.cli import list_presets
+from structdl.training.runtime import while_somebody_reads
 
-for name in names():
-    print(f"python -m experiments.{name} [PRESET] [--help]")
-    print("  " + list_presets(get(name)).replace("\n", "\n  "))
+with while_somebody_reads():
+    for name in names():
+        print(f"python -m experiments.{name} [PRESET] [--help]")
+        print("  " + list_presets(get(name)).replace("\n", "\n  "))

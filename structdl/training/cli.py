@@ -30,7 +30,11 @@ from structdl.training.loop import Fit, check_start, fit, restore
 from structdl.training.metrics import summarize
 from structdl.training.optimizers import Optimizer, make_optimizer
 from structdl.training.profiling import Profile
-from structdl.training.runtime import keep_compiled_programs, keep_freed_memory
+from structdl.training.runtime import (
+    keep_compiled_programs,
+    keep_freed_memory,
+    while_somebody_reads,
+)
 from structdl.training.task import Task
 
 SPLITS = ("validation", "test")
@@ -62,7 +66,8 @@ def main(experiment: Experiment, argv: Sequence[str] | None = None) -> None:
 def run_experiment(experiment: Experiment, argv: Sequence[str]) -> dict[str, Any] | None:
     """Trains, or goes on, or finds the run finished; returns and prints its summary."""
     if "--list-presets" in argv:
-        print(list_presets(experiment))
+        with while_somebody_reads():
+            print(list_presets(experiment))
         return None
     keep_compiled_programs()
     keep_freed_memory()

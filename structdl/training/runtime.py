@@ -1,9 +1,12 @@
-"""What a process is told before it computes: to keep compiled programs, and freed memory."""
+"""A process and its system: compiled programs, freed memory, and who reads its output."""
 
+import contextlib
 import ctypes
 import hashlib
 import os
 import platform
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # of glibc's malloc.h
@@ -41,3 +44,14 @@ def keep_compiled_programs() -> None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "structdl" / f"jax-{kind}"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@contextlib.contextmanager
+def while_somebody_reads() -> Iterator[None]:
+    """Ends the process in silence where the reader of its output, `head` say, has seen enough."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        sys.exit(1)

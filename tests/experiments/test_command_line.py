@@ -302,6 +302,16 @@ def test_a_killed_command_resumes_bit_for_bit(tmp_path):
     assert logs[0] == logs[1]
 
 
+def test_a_reader_that_leaves_ends_a_list_in_silence():
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "experiments.node_classification", "--list-presets"]
+    result = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert result.stderr == b""
+    assert result.returncode == 1
+
+
 def test_list_presets_names_each_with_a_line(capsys):
     main(["--list-presets"])
     assert capsys.readouterr().out.strip() == list_presets(EXPERIMENT)
