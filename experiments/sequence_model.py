@@ -1,6 +1,5 @@
 """The four models that the sequence experiments compare: tanh RNN, GRU, LSTM and TCN."""
 
-import bisect
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from structdl.errors import InputError
+from structdl.core.sparse import dropout
 from structdl.recurrent.stacked import GRU, LSTM, RNN
 from structdl.temporal.tcn import TCN, fold_weight_norm, init_state, tcn_params, tcn_step
 from structdl.training.run import FREE
-
-TOLERANCE = 0.05  # by which the sizes of compared models may differ
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +79,6 @@ class SequenceModel(nn.Module):
 
     def setup(self):
         self.encoder = _encoder(self.config)
-        self.dropout = nn.Dropout(self.config.dropout)
         self.readout = nn.Dense(self.num_outputs)
 
     def __call__(
@@ -96,7 +92,8 @@ class SequenceModel(nn.Module):
         hidden = self.encoder(x, lengths=lengths, train=train)
         if not isinstance(self.config, TCNConfig):  # whose last layer drops out itself
             hidden, _ = hidden
-            hidden = self.dropout(hidden, deterministic=not train)
+            if train and self.config.dropout > 0:
+                hidden = dropout(self.make_rng("dropout"), hidden, self.config.dropout)
         if self.last:
             ends = jnp.full(len(x), x.shape[1]) if lengths is None else lengths
             places = jnp.maximum(ends - 1, 0)[:, None, None]
@@ -136,44 +133,6 @@ def _encoder(config: SequenceConfig) -> nn.Module:
         case TCNConfig(channels, num_levels, kernel_size, rate, warn):
             widths = (channels,) * num_levels
             return TCN(widths, kernel_size, dropout_rate=rate, warn_beyond=warn)
-
-
-def encoder_size(config: SequenceConfig, time: int, in_features: int) -> int:
-    """How many parameters a model has, its read-out not counted."""
-    x = jax.ShapeDtypeStruct((1, time, in_features), jnp.float32)
-
-    def init(x):
-        return SequenceModel(config, 1).init(jax.random.key(0), x, train=False)["params"]
-
-    return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(init, x)["encoder"]))
-
-
-def check_size(config: SequenceConfig, time: int, in_features: int, wanted: int) -> None:
-    """Prints a model's size, its read-out not counted, and compares it; 0 wants none.
-
-    Raises:
-      InputError: it is further from what is wanted than TOLERANCE; names the width that is not.
-    """
-    found = encoder_size(config, time, in_features)
-    if not wanted:
-        print(f"{found} parameters without the read-out")
-        return
-    print(f"{found} parameters without the read-out, {found / wanted - 1:+.1%} of {wanted}")
-    if abs(found - wanted) > TOLERANCE * wanted:
-        name = "channels" if isinstance(config, TCNConfig) else "hidden"
-        widths = range(1, 4096)
-        best = bisect.bisect(
-            widths,
-            wanted,
-            key=lambda width: encoder_size(
-                dataclasses.replace(config, **{name: width}), time, in_features
-            ),
-        )
-        raise InputError(
-            f"the model has {found} parameters without its read-out, and --parameters asks for "
-            f"{wanted} within {TOLERANCE:.0%}: give --model.{name} {best}, or --parameters 0 for "
-            "any number."
-        )
 
 
 def totals_in_parts(

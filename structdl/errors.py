@@ -9,6 +9,28 @@ class InputError(ValueError):
     """
 
 
+def require_at_least(name: str, value: float, least: float) -> None:
+    """Raises InputError unless a number is at least `least`.
+
+    >>> require_at_least("--model.hidden", 0, 1)
+    Traceback (most recent call last):
+    structdl.errors.InputError: --model.hidden is 0: it must be at least 1
+    """
+    if value < least:
+        raise InputError(f"{name} is {value}: it must be at least {least}")
+
+
+def require_known(what: str, name: str, known) -> None:
+    """Raises InputError unless a name is one of the known ones.
+
+    >>> require_known("mode", "san", ["mean", "sum"])
+    Traceback (most recent call last):
+    structdl.errors.InputError: unknown mode 'san': did you mean 'sum'?
+    """
+    if name not in known:
+        raise InputError(f"unknown {what} {name!r}: {nearest_names(name, known)}")
+
+
 def nearest_names(name: str, known) -> str:
     """The known names most like a misspelt one, for the end of an error message.
 

@@ -20,6 +20,7 @@ from experiments.language_modeling.data import (
 from experiments.language_modeling.model import make_model
 from experiments.language_modeling.presets import Config
 from experiments.language_modeling.sample import sample
+from experiments.sequence_presets import system_of
 from structdl.datasets.vocabulary import END_OF_LINE, decode
 from structdl.training.curves import draw_learning_curves, draw_runs, runs_beside
 from structdl.training.loop import Fit
@@ -111,7 +112,7 @@ def draw_surprise(config: Config, corpus: Corpus, params, path: Path) -> None:
     shown = axis.imshow(image, cmap="Oranges", vmin=0, vmax=most, aspect="auto")
     figure.colorbar(shown, ax=axis, extend="max", label="bits", pad=0.01)
     axis.set_axis_off()
-    name = type(config.model).__name__[:-6]
+    name = system_of(config.model)
     title = f"What surprised the {name} in {config.dataset}, {np.mean(bits):.2f} bits on average"
     figure.suptitle(title)
     figure.savefig(path, dpi=120)

@@ -13,6 +13,7 @@ from experiments.sequence_model import (
     SequenceConfig,
     TCNConfig,
 )
+from experiments.sequence_presets import BAI, NAMES, run_of, system_of
 from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
 from structdl.training.run import FREE, DataConfig, Run
@@ -51,28 +52,13 @@ class _Comparison(NamedTuple):
     """Four models of one size on one text."""
 
     title: str
-    size: str
-    config: Config  # but for the model
+    config: Config  # but for the model and the run
+    steps: int
+    eval_every: int
+    log_every: int
     models: Mapping[str, SequenceConfig]
     published: Mapping[str, float] = {}
     learning_rates: Mapping[str, float] = {}  # where they are not the config's
-
-
-NAMES = {"gru": "GRU", "rnn": "tanh RNN", "lstm": "LSTM", "tcn": "TCN"}
-BAI = "Bai et al. 2018, table 1"
-
-
-def _run(num_steps: int, eval_every: int, log_every: int) -> Run:
-    """One step a call, since a TCN in a compiled loop takes 18 times as long on CPU."""
-    return Run(
-        num_steps=num_steps,
-        eval_every=eval_every,
-        log_every=log_every,
-        seed_mode="loop",
-        stopping="patience",
-        stopping_size=20,
-        checkpoint_every=5 * eval_every,
-    )
 
 
 def _optimizer(name: str, learning_rate: float, steps: int, clip_norm: float) -> OptimizerConfig:
@@ -125,32 +111,33 @@ _SMALL = Config(
     stretch=100,
     context=50,
     optimizer=_optimizer("adam", 0.003, 4000, 1.0),
-    run=_run(4000, 250, 50),
 )
+_SMALL_RUN = {"steps": 4000, "eval_every": 250, "log_every": 50}
 _COMPARISONS = {
     "sentences": _Comparison(
         "generated sentences",
-        "20 000 parameters",
-        Config(optimizer=_optimizer("adam", 0.005, 1000, 1.0), run=_run(1000, 100, 50)),
-        _TINY,
+        Config(optimizer=_optimizer("adam", 0.005, 1000, 1.0)),
+        steps=1000,
+        eval_every=100,
+        log_every=50,
+        models=_TINY,
     ),
     "shakespeare": _Comparison(
         "tiny Shakespeare, characters",
-        "190 000 parameters",
         _SMALL,
-        _CHARACTERS,
+        **_SMALL_RUN,
+        models=_CHARACTERS,
         learning_rates=_ADAM,
     ),
     "ptb-char": _Comparison(
         "Penn Treebank, characters",
-        "190 000 parameters",
         dataclasses.replace(_SMALL, dataset="ptb_characters"),
-        _CHARACTERS,
+        **_SMALL_RUN,
+        models=_CHARACTERS,
         learning_rates=_ADAM,
     ),
     "ptb-word": _Comparison(
         "Penn Treebank, words",
-        "190 000 parameters",
         dataclasses.replace(
             _SMALL,
             dataset="ptb_words",
@@ -160,11 +147,11 @@ _COMPARISONS = {
             stretch=40,
             context=20,
         ),
-        _with_dropout(_WORDS, 0.1),
+        **_SMALL_RUN,
+        models=_with_dropout(_WORDS, 0.1),
     ),
     "ptb-char-large": _Comparison(
         "Penn Treebank, characters",
-        "3 000 000 parameters",
         Config(
             "ptb_characters",
             parameters=3_220_000,
@@ -175,14 +162,15 @@ _COMPARISONS = {
             stretch=320,
             context=80,
             optimizer=_optimizer("sgd", 4.0, 49_400, 0.15),
-            run=_run(49_400, 494, 494),
         ),
-        _LARGE_CHARACTERS,
-        {"rnn": 1.48, "gru": 1.37, "lstm": 1.36, "tcn": 1.31},
+        steps=49_400,
+        eval_every=494,
+        log_every=494,
+        models=_LARGE_CHARACTERS,
+        published={"rnn": 1.48, "gru": 1.37, "lstm": 1.36, "tcn": 1.31},
     ),
     "ptb-word-large": _Comparison(
         "Penn Treebank, words",
-        "13 000 000 parameters",
         Config(
             "ptb_words",
             parameters=8_650_000,
@@ -193,29 +181,38 @@ _COMPARISONS = {
             stretch=40,
             context=40,
             optimizer=_optimizer("sgd", 4.0, 145_200, 0.35),
-            run=_run(145_200, 1452, 1452),
         ),
-        _LARGE_WORDS,
-        {"rnn": 114.50, "gru": 92.48, "lstm": 78.93, "tcn": 88.68},
+        steps=145_200,
+        eval_every=1452,
+        log_every=1452,
+        models=_LARGE_WORDS,
+        published={"rnn": 114.50, "gru": 92.48, "lstm": 78.93, "tcn": 88.68},
     ),
 }
 
 
 def _preset(model: str, comparison: _Comparison) -> Preset:
-    optimizer = comparison.config.optimizer
+    optimizer, its = comparison.config.optimizer, comparison.models[model]
     rate = comparison.learning_rates.get(model, optimizer.learning_rate)
     config = dataclasses.replace(
         comparison.config,
-        model=comparison.models[model],
+        model=its,
         optimizer=dataclasses.replace(optimizer, learning_rate=rate),
+        run=run_of(
+            its,
+            comparison.steps,
+            eval_every=comparison.eval_every,
+            patience=20,
+            log_every=comparison.log_every,
+        ),
     )
     metric = "test_perplexity" if config.dataset == "ptb_words" else "test_bits_per_character"
     figures = comparison.published
     return Preset(
         config,
-        f"{NAMES[model]}, {comparison.size}",
+        system_of(its),
         comparison.title,
-        f"{NAMES[model]} of {comparison.size} on {comparison.title}",
+        f"{system_of(its)}, on {comparison.title}",
         [Published(metric, figures[model], BAI)] if model in figures else [],
         metrics=(metric,),
         picture={"gru": "models.png", "lstm": "surprise.png"}.get(model, ""),

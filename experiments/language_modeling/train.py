@@ -19,7 +19,9 @@ from experiments.language_modeling.figures import draw
 from experiments.language_modeling.model import LanguageModel, make_model
 from experiments.language_modeling.presets import PRESETS, Config
 from experiments.language_modeling.sample import check_temperature
-from experiments.sequence_model import check_size, totals_in_parts
+from experiments.sequence_model import totals_in_parts
+from experiments.sequence_presets import check_model
+from structdl.errors import require_at_least
 from structdl.training import cli
 from structdl.training.experiment import Experiment
 from structdl.training.task import Inputs, Task
@@ -32,8 +34,8 @@ def make_task(config: Config) -> Task:
     """The cross-entropy in nats of a symbol, given at least `context` symbols before it.
 
     Raises:
-      InputError: a model that is not of the stated size, a prompt with a symbol that the text does
-        not have, a negative temperature; see also `load` and `train_batches`.
+      InputError: no embedding, a prompt with a symbol that the text does
+        not have, a negative temperature; see also `check_model`, `load` and `train_batches`.
     """
     corpus = load(config)
     # what only pictures need is checked before training
@@ -41,8 +43,9 @@ def make_task(config: Config) -> Task:
     prompt_ids(config, corpus)
     stretch, context, num_symbols = config.stretch, config.context, len(corpus.vocabulary)
     batch = train_batches(corpus.bounds.train, config.batch_size, stretch, context)
+    require_at_least("--embedding", config.embedding, 1)
+    check_model(config.model, context + stretch, config.embedding, config.parameters)
     model = make_model(config, num_symbols)
-    check_size(config.model, context + stretch, config.embedding, config.parameters)
 
     def init(key, inputs: Inputs):
         symbols = jnp.zeros((1, context + stretch), jnp.int32)

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.polyphonic_music.presets import Config
 from structdl.datasets import chord_progressions, poly_music
-from structdl.datasets.sequences import Splits
+from structdl.datasets.sequences import Splits, split_indices
 from structdl.errors import InputError, nearest_names
 from structdl.training.batches import Stretch, in_order, shuffled_stretches
 
@@ -42,10 +42,8 @@ def load(config: Config) -> tuple[Pieces, Splits]:
     keys = np.concatenate(
         [np.pad(values, ((0, 0), (0, time - values.shape[1]), (0, 0))) for values, _ in splits]
     )
-    ends = np.cumsum([len(split.lengths) for split in splits])
-    indices = np.split(np.arange(ends[-1]), ends[:-1])
     lengths = np.concatenate([split.lengths for split in splits])
-    return Pieces(keys, lengths), Splits(*indices)
+    return Pieces(keys, lengths), split_indices([len(split.lengths) for split in splits])
 
 
 def train_batches(

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from experiments.polyphonic_music.presets import Config
 from experiments.sequence_model import SequenceModel
+from experiments.sequence_presets import system_of
 from structdl.datasets.poly_music import NUM_KEYS
 from structdl.training.curves import draw_learning_curves, draw_runs, runs_beside
 from structdl.training.loop import Fit
@@ -41,7 +42,7 @@ def draw_piano_roll(config: Config, task: Task, result: Fit, path: Path) -> None
     extent = (0.5, length - 0.5, -0.5, NUM_KEYS - 0.5)
     panels = {
         "the piece": keys[1:],
-        f"probabilities by {type(config.model).__name__[:-6]}": expected,
+        f"probabilities by {system_of(config.model)}": expected,
     }
     for axis, (title, image) in zip(axes, panels.items(), strict=True):
         axis.imshow(

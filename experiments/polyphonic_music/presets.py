@@ -13,6 +13,7 @@ from experiments.sequence_model import (
     SequenceConfig,
     TCNConfig,
 )
+from experiments.sequence_presets import BAI, NAMES, run_of, system_of
 from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
 from structdl.training.run import DataConfig, Run
@@ -39,8 +40,6 @@ class Config:
 
 
 CHUNG = "Chung et al. 2014, table 2"
-BAI = "Bai et al. 2018, table 1"
-NAMES = {"rnn": "tanh RNN", "gru": "GRU", "lstm": "LSTM", "tcn": "TCN"}
 
 
 class _Collection(NamedTuple):
@@ -89,34 +88,31 @@ _LARGE = {
         "tcn": TCNConfig(150, num_levels=4, kernel_size=6, dropout=0.2),
     },
 }
+_EPOCHS = 400
 _LARGE_SIZES = {"jsb": 260_000, "nottingham": 1_040_000}
 
 
-def _run(model: str, epoch: int, epochs: int, patience: int) -> Run:
-    """A validation an epoch; the best parameters are tested."""
-    return Run(
-        num_steps=epoch * epochs,
-        eval_every=epoch,
-        # a convolution in a compiled loop is slow on CPU
-        steps_per_call=1 if model == "tcn" else epoch,
-        log_every=epoch,
-        seed_mode="loop",
-        stopping="patience",
-        stopping_size=patience,
-        checkpoint_every=10 * epoch,
-    )
-
-
-def _small(model: str, collection: _Collection, learning_rate: float) -> Preset:
+def _small(model: str, collection: _Collection, optimizer: OptimizerConfig) -> Preset:
     """Chung et al., section 4: RMSProp, weight noise, early stopping."""
     config = Config(
         collection.dataset,
         _SMALL[model],
         weight_noise=0.075,
-        optimizer=OptimizerConfig("rmsprop", learning_rate, clip_norm=1.0),
-        run=_run(model, collection.epoch, 400, 40),
+        optimizer=optimizer,
+        run=_run(_SMALL[model], collection.epoch, _EPOCHS, 40),
     )
-    return _preset(model, collection, config, "20 000 parameters", collection.small, CHUNG)
+    return _preset(model, collection, config, collection.small, CHUNG)
+
+
+def _small_optimizer(model: str, name: str) -> OptimizerConfig:
+    """Learning rates by the validation loss of one seed; the other collections have JSB's."""
+    schedule = {}
+    if name == "nottingham":
+        rate = {"gru": 0.01, "lstm": 0.01}.get(model, 0.003)
+        schedule = {"schedule": "cosine", "schedule_steps": _EPOCHS * _COLLECTIONS[name].epoch}
+    else:
+        rate = 0.003 if model == "tcn" else 0.001
+    return OptimizerConfig("rmsprop", rate, clip_norm=1.0, **schedule)
 
 
 def _large(model: str, name: str, learning_rate: float) -> Preset:
@@ -127,19 +123,23 @@ def _large(model: str, name: str, learning_rate: float) -> Preset:
         _LARGE[name][model],
         parameters=_LARGE_SIZES[name],
         optimizer=OptimizerConfig("adam", learning_rate, clip_norm=0.4),
-        run=_run(model, collection.epoch, 200, 20),
+        run=_run(_LARGE[name][model], collection.epoch, 200, 20),
     )
-    size = {"jsb": "300 000 parameters", "nottingham": "1 000 000 parameters"}[name]
-    return _preset(model, collection, config, size, collection.large, BAI)
+    return _preset(model, collection, config, collection.large, BAI)
 
 
-def _preset(model, collection, config, size: str, figures: Mapping[str, float], source) -> Preset:
+def _run(model: SequenceConfig, epoch: int, epochs: int, patience: int) -> Run:
+    """A validation an epoch."""
+    return run_of(model, epoch * epochs, eval_every=epoch, patience=patience)
+
+
+def _preset(model, collection, config, figures: Mapping[str, float], source) -> Preset:
     published = [Published("test_loss", figures[model], source)] if model in figures else []
     return Preset(
         config,
-        f"{NAMES[model]}, {size}",
+        system_of(config.model),
         collection.title,
-        f"{NAMES[model]} of {size} on {collection.title}",
+        f"{system_of(config.model)}, on {collection.title}",
         published,
         metrics=("test_loss",),
         picture={"gru": "models.png", "tcn": "piano_roll.png"}.get(model, ""),
@@ -152,17 +152,17 @@ PRESETS = {
         Config(
             model=_SMALL[model],
             optimizer=OptimizerConfig("adam", 0.003, clip_norm=1.0),
-            run=dataclasses.replace(_run(model, _CHORDS.epoch, 50, 20), stopping="none"),
+            run=dataclasses.replace(_run(_SMALL[model], _CHORDS.epoch, 50, 20), stopping="none"),
         ),
-        f"{NAMES[model]}, 20 000 parameters",
+        system_of(_SMALL[model]),
         _CHORDS.title,
-        f"{NAMES[model]} on generated chord progressions; needs no network",
+        f"{system_of(_SMALL[model])}, on generated chord progressions; needs no network",
         metrics=("test_loss",),
     )
     for model in ("gru", "rnn", "lstm", "tcn")
 }
 PRESETS |= {
-    f"{model}-{name}": _small(model, collection, 0.001)
+    f"{model}-{name}": _small(model, collection, _small_optimizer(model, name))
     for name, collection in _COLLECTIONS.items()
     for model in NAMES
 }

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.raw_audio.presets import Config
 from structdl.datasets import decaying_tones, spoken_digits
-from structdl.datasets.sequences import Splits
+from structdl.datasets.sequences import Splits, split_indices
 from structdl.datasets.spoken_digits import num_frames
 from structdl.errors import InputError, nearest_names
 from structdl.training.batches import Stretch, shuffled_stretches
@@ -49,9 +49,7 @@ def load(config: Config) -> tuple[Recordings, Splits]:
     steps = np.minimum(steps, (config.max_samples - INPUTS) // TARGETS)
     time = INPUTS + TARGETS * int(steps.max())
     waves = [_fitted(split[0], time) for split in splits]
-    ends = np.cumsum([len(each) for each in waves])
-    indices = np.split(np.arange(ends[-1]), ends[:-1])
-    return Recordings(np.concatenate(waves), steps), Splits(*indices)
+    return Recordings(np.concatenate(waves), steps), split_indices([len(each) for each in waves])
 
 
 def train_batches(

@@ -11,6 +11,7 @@ from experiments.raw_audio.data import INPUTS, TARGETS
 from experiments.raw_audio.mixture import mixture_of, moments
 from experiments.raw_audio.model import make_model
 from experiments.raw_audio.presets import Config
+from experiments.sequence_presets import system_of
 from structdl.datasets.spoken_digits import frames
 from structdl.training.curves import draw_learning_curves, draw_runs, runs_beside
 from structdl.training.loop import Fit
@@ -69,6 +70,6 @@ def draw_wave(config: Config, task: Task, params, path: Path) -> None:
     for begin in range(start, start + CLOSE * TARGETS, TARGETS):
         axes[1].axvline(begin, color="grey", linewidth=0.3)
     axes[1].set_xlabel("sample; between two lines are ten that were predicted at once")
-    name = type(config.model).__name__[:-6]
+    name = system_of(config.model)
     figure.suptitle(f"{config.dataset}, the first test recording, by {name}")
     figure.savefig(path, dpi=120)

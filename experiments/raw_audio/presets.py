@@ -12,6 +12,7 @@ from experiments.sequence_model import (
     SequenceConfig,
     TCNConfig,
 )
+from experiments.sequence_presets import run_of, system_of
 from structdl.training.experiment import Preset
 from structdl.training.optimizers import OptimizerConfig
 from structdl.training.run import DataConfig, Run
@@ -41,7 +42,6 @@ class Config:
     run: Annotated[Run, tyro.conf.arg(name="")] = Run()
 
 
-NAMES = {"gru": "GRU", "rnn": "tanh RNN", "lstm": "LSTM", "tcn": "TCN"}
 _TONES = {
     "gru": GRUConfig(71),
     "rnn": RNNConfig(131),
@@ -56,25 +56,12 @@ _SPEECH = {
 }
 
 
-def _run(num_steps: int, eval_every: int, log_every: int, patience: int) -> Run:
-    """One step a call, since a TCN in a compiled loop takes 18 times as long on CPU."""
-    return Run(
-        num_steps=num_steps,
-        eval_every=eval_every,
-        log_every=log_every,
-        seed_mode="loop",
-        stopping="patience",
-        stopping_size=patience,
-        checkpoint_every=5 * eval_every,
-    )
-
-
 PRESETS = {
     f"{model}-tones": Preset(
-        Config(model=its, run=_run(600, 60, 30, 10)),
-        f"{NAMES[model]}, 20 000 parameters",
+        Config(model=its, run=run_of(its, 600, eval_every=60, patience=10, log_every=30)),
+        system_of(its),
         "generated tones",
-        f"{NAMES[model]} on generated tones; needs no network",
+        f"{system_of(its)}, on generated tones; needs no network",
         metrics=("test_loss",),
     )
     for model, its in _TONES.items()
@@ -90,13 +77,13 @@ def _speech(model: str, *, noise: float, learning_rate: float, words: str = "") 
         max_steps=200,
         weight_noise=noise,
         optimizer=OptimizerConfig("rmsprop", learning_rate, clip_norm=1.0),
-        run=_run(4000, 200, 50, 10),
+        run=run_of(_SPEECH[model], 4000, eval_every=200, patience=10, log_every=50),
     )
     return Preset(
         config,
-        f"{NAMES[model]}, 169 000 parameters{words}",
+        f"{system_of(config.model)}{words}",
         "spoken digits",
-        f"{NAMES[model]} of 169 000 parameters on spoken digits{words}",
+        f"{system_of(config.model)}, on spoken digits{words}",
         metrics=("test_loss",),
         picture={"gru": "models.png", "lstm": "wave.png"}.get(model, "") if noise else "",
     )

@@ -11,8 +11,10 @@ from experiments.raw_audio.figures import draw
 from experiments.raw_audio.mixture import log_density, mixture_of
 from experiments.raw_audio.model import make_model
 from experiments.raw_audio.presets import PRESETS, Config
-from experiments.sequence_model import add_noise, check_size, totals_in_parts
+from experiments.sequence_model import add_noise, totals_in_parts
+from experiments.sequence_presets import check_model
 from structdl.core.masks import length_mask
+from structdl.errors import require_at_least
 from structdl.training import cli
 from structdl.training.experiment import Experiment
 from structdl.training.task import Inputs, Task
@@ -26,13 +28,14 @@ def make_task(config: Config) -> Task:
     A batch is the numbers of its recordings and where in them it starts; -1 is no recording.
 
     Raises:
-      InputError: a model that is not of the stated size; see also `load` and `train_batches`.
+      InputError: noise below 0; see also `check_model`, `load` and `train_batches`.
     """
     data, splits = load(config)
     batch = train_batches(data.steps, splits.train, config.batch_size, config.max_steps)
     model = make_model(config)
     longest = int(data.steps.max())
-    check_size(config.model, longest, INPUTS, config.parameters)
+    check_model(config.model, longest, INPUTS, config.parameters)
+    require_at_least("--weight-noise", config.weight_noise, 0)
 
     def init(key, inputs: Inputs):
         return model.init(key, jnp.zeros((1, longest, INPUTS)), train=False)["params"], ()

@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.sequential_digits.presets import Config
 from structdl.datasets import drawn_digits, mnist
-from structdl.datasets.sequences import Splits
+from structdl.datasets.sequences import Splits, split_indices
 
 NUM_CLASSES = 10
 PERMUTATION_SEED = 0  # one order of the pixels for all runs
@@ -35,10 +35,9 @@ def load(config: Config) -> tuple[PixelSequences, Splits]:
         mnist.as_sequence(images, config.size, permutation_seed=seed, standardize=True)
         for images, _ in splits
     ]
-    ends = np.cumsum([len(split.labels) for split in splits])
-    indices = np.split(np.arange(ends[-1]), ends[:-1])
     labels = np.concatenate([split.labels for split in splits])
-    return PixelSequences(np.concatenate(pixels), labels), Splits(*indices)
+    indices = split_indices([len(split.labels) for split in splits])
+    return PixelSequences(np.concatenate(pixels), labels), indices
 
 
 def in_place(pixels: np.ndarray, config: Config) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.sequence_model import SequenceModel
+from experiments.sequence_presets import system_of
 from experiments.sequential_digits.data import NUM_CLASSES, in_place
 from experiments.sequential_digits.presets import Config
 from structdl.training.curves import draw_learning_curves, draw_runs, runs_beside
@@ -34,7 +35,7 @@ def draw(config: Config, task: Task, result: Fit, rows: list[dict], folder: Path
     model = SequenceModel(config.model, NUM_CLASSES, last=True)
     read = np.asarray(model.apply({"params": params}, jnp.asarray(pixels), train=False))
     read = read.argmax(axis=1)
-    title += f": digits as {type(config.model).__name__[:-6]} read them"
+    title += f": digits as {system_of(config.model)} read them"
     draw_digits(in_place(pixels, config), labels, read, title, folder / "digits.png")
     if config.permuted:
         draw_permuted(pixels, config, folder / "permuted.png")

@@ -13,6 +13,7 @@ from experiments.sequence_model import (
     SequenceConfig,
     TCNConfig,
 )
+from experiments.sequence_presets import BAI, NAMES, run_of, system_of
 from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
 from structdl.training.run import DataConfig, Run
@@ -46,8 +47,6 @@ class _Size(NamedTuple):
     models: Mapping[str, SequenceConfig]
 
 
-BAI = "Bai et al. 2018, table 1"
-NAMES = {"rnn": "tanh RNN", "gru": "GRU", "lstm": "LSTM", "tcn": "TCN"}
 _FIGURES = {
     "digits": {"rnn": 0.215, "gru": 0.962, "lstm": 0.872, "tcn": 0.990},
     "permuted": {"rnn": 0.253, "gru": 0.873, "lstm": 0.857, "tcn": 0.972},
@@ -96,18 +95,9 @@ def _optimizer(model: str, num_steps: int) -> OptimizerConfig:
     return OptimizerConfig("adam", rate, clip_norm=clip_norm, **schedule)
 
 
-def _run(model: str, epoch: int, epochs: int) -> Run:
-    """A validation an epoch; the best parameters are tested."""
-    return Run(
-        num_steps=epoch * epochs,
-        eval_every=epoch,
-        steps_per_call=1 if model == "tcn" else epoch,  # loops slow convolutions on CPU
-        log_every=epoch,
-        seed_mode="loop",
-        stopping="patience",
-        stopping_size=10,
-        checkpoint_every=epoch,
-    )
+def _run(model: SequenceConfig, epoch: int, epochs: int) -> Run:
+    """A validation an epoch."""
+    return run_of(model, epoch * epochs, eval_every=epoch, patience=10)
 
 
 def _mnist(model: str, size: int, permuted: bool) -> Preset:
@@ -119,7 +109,7 @@ def _mnist(model: str, size: int, permuted: bool) -> Preset:
         models[model],
         parameters,
         optimizer=_optimizer(model, _EPOCH * epochs),
-        run=_run(model, _EPOCH, epochs),
+        run=_run(models[model], _EPOCH, epochs),
     )
     figures = {"test_accuracy": _FIGURES["permuted" if permuted else "digits"][model]}
     name = f"MNIST {size} x {size}, pixel by pixel" + (", permuted" if permuted else "")
@@ -127,13 +117,12 @@ def _mnist(model: str, size: int, permuted: bool) -> Preset:
 
 
 def _preset(model: str, config: Config, dataset: str, figures: Mapping[str, float]) -> Preset:
-    size = f"{config.parameters // 1000} {config.parameters % 1000:03} parameters"
     picture = {"gru": "models.png", "tcn": "digits.png", "lstm": "permuted.png"}.get(model, "")
     return Preset(
         config,
-        f"{NAMES[model]}, {size}",
+        system_of(config.model),
         dataset,
-        f"{NAMES[model]} of {size} on {dataset}",
+        f"{system_of(config.model)}, on {dataset}",
         [Published(metric, value, BAI) for metric, value in figures.items()],
         picture="" if picture == "permuted.png" and not config.permuted else picture,
     )
@@ -146,7 +135,7 @@ PRESETS = {
         Config(
             model=_SIZES[8].models[model],
             optimizer=_optimizer(model, _DRAWN_EPOCH * _DRAWN_EPOCHS),
-            run=_run(model, _DRAWN_EPOCH, _DRAWN_EPOCHS),
+            run=_run(_SIZES[8].models[model], _DRAWN_EPOCH, _DRAWN_EPOCHS),
         ),
         "drawn digits 8 x 8, pixel by pixel",
         {},

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.sequence_model import SequenceModel, check_size
+from experiments.sequence_model import SequenceModel
+from experiments.sequence_presets import check_model
 from experiments.sequential_digits.data import NUM_CLASSES, load
 from experiments.sequential_digits.figures import draw
 from experiments.sequential_digits.presets import PRESETS, Config
@@ -24,12 +25,12 @@ def make_task(config: Config) -> Task:
     A batch is the numbers of its digits; -1 is none.
 
     Raises:
-      InputError: a model that is not of the stated size; see also `load`.
+      InputError: see `check_model` and `load`.
     """
     data, splits = load(config)
     model = SequenceModel(config.model, NUM_CLASSES, last=True)
     time = data.pixels.shape[1]
-    check_size(config.model, time, 1, config.parameters)
+    check_model(config.model, time, 1, config.parameters, reach=time)
 
     def init(key, inputs: Inputs):
         return model.init(key, jnp.zeros((1, time, 1)), train=False)["params"], ()

@@ -8,8 +8,8 @@ import numpy as np
 
 from experiments.synthetic_sequences.presets import Config
 from structdl.datasets import adding, copy_memory
-from structdl.datasets.sequences import Splits
-from structdl.datasets.simulate_sequences import NUM_CLASSES, memoryless_loss
+from structdl.datasets.sequences import Splits, split_indices
+from structdl.datasets.simulate_sequences import NUM_CLASSES, NUM_SYMBOLS, memoryless_loss
 from structdl.training.curves import Baseline
 
 
@@ -42,9 +42,13 @@ def load(config: Config) -> tuple[Sequences, Splits]:
     """
     load_splits: Callable = {"adding": adding.load, "copy": copy_memory.load}[config.problem]
     splits = load_splits(config.length, num_train=config.num_train, data_dir=config.data.dir)
-    ends = np.cumsum([len(split.targets) for split in splits])
-    indices = np.split(np.arange(ends[-1]), ends[:-1])
-    return Sequences(*map(np.concatenate, zip(*splits, strict=True))), Splits(*indices)
+    sequences = Sequences(*map(np.concatenate, zip(*splits, strict=True)))
+    return sequences, split_indices([len(split.targets) for split in splits])
+
+
+def reach_of(config: Config) -> int:
+    """How many steps an answer asks for, the one after which it is said included."""
+    return config.length if config.problem == "adding" else config.length + NUM_SYMBOLS + 1
 
 
 def baseline(config: Config) -> Baseline:

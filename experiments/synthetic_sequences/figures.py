@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.sequence_presets import system_of
 from experiments.synthetic_sequences.data import Sequences, baseline
 from experiments.synthetic_sequences.model import features, make_model
 from experiments.synthetic_sequences.presets import Config
@@ -37,7 +38,7 @@ def draw(config: Config, task: Task, result: Fit, rows: list[dict], folder: Path
     test = jax.tree.map(lambda leaf: np.asarray(leaf)[batch], task.data)
     inputs = features(config, jnp.asarray(test.inputs))
     answers = np.asarray(make_model(config).apply({"params": params}, inputs, train=False))
-    title += f", answers of {type(config.model).__name__[:-6]}"
+    title += f", answers of {system_of(config.model)}"
     if config.problem == "adding":
         draw_sums(test.targets, answers[:, 0], title, folder / "answers.png")
     else:

@@ -13,6 +13,7 @@ from experiments.sequence_model import (
     SequenceConfig,
     TCNConfig,
 )
+from experiments.sequence_presets import BAI, NAMES, run_of, system_of
 from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
 from structdl.training.run import DataConfig, Run
@@ -38,8 +39,6 @@ class Config:
     run: Annotated[Run, tyro.conf.arg(name="")] = Run()
 
 
-BAI = "Bai et al. 2018, table 1"
-NAMES = {"rnn": "tanh RNN", "gru": "GRU", "lstm": "LSTM", "tcn": "TCN"}
 _SMALL = {
     "gru": GRUConfig(46),
     "rnn": RNNConfig(81),
@@ -67,21 +66,6 @@ _COPY = {
 }
 
 
-def _run(model: str, num_steps: int, eval_every: int, patience: int) -> Run:
-    """The parameters of the best validation are tested."""
-    steps_per_call = 1 if model == "tcn" else eval_every  # loops slow convolutions on CPU
-    return Run(
-        num_steps=num_steps,
-        eval_every=eval_every,
-        steps_per_call=steps_per_call,
-        log_every=eval_every,
-        seed_mode="loop",
-        stopping="patience",
-        stopping_size=patience,
-        checkpoint_every=2 * eval_every,
-    )
-
-
 def _adding(model: str, length: int) -> Preset:
     config = Config(
         "adding",
@@ -90,10 +74,10 @@ def _adding(model: str, length: int) -> Preset:
         _ADDING[length][model],
         parameters=70_000,
         optimizer=_adding_optimizer(model),
-        run=_run(model, 15_600, eval_every=260, patience=30),
+        run=run_of(_ADDING[length][model], 15_600, eval_every=260, patience=30),
     )
     figures = {"test_loss": _ADDING_FIGURES[model]} if length == 600 else {}
-    return _preset(model, config, "70 000", f"adding problem, T = {length}", figures)
+    return _preset(model, config, f"adding problem, T = {length}", figures)
 
 
 def _adding_optimizer(model: str) -> OptimizerConfig:
@@ -110,11 +94,11 @@ def _copy_1000(model: str) -> Preset:
         _COPY_1000[model],
         parameters=16_000,
         optimizer=_copy_optimizer(model),
-        run=_run(model, 10_000, eval_every=250, patience=10),
+        run=run_of(_COPY_1000[model], 5000, eval_every=250, patience=10),
     )
     figures = {"test_loss": _COPY_1000_FIGURES[model]}
     metrics = ("test_loss", "test_accuracy")
-    return _preset(model, config, "16 000", "copy memory, T = 1000", figures, metrics)
+    return _preset(model, config, "copy memory, T = 1000", figures, metrics)
 
 
 def _copy(model: str) -> Preset:
@@ -125,11 +109,11 @@ def _copy(model: str) -> Preset:
         _COPY[model],
         parameters=10_000,
         optimizer=_copy_optimizer(model),
-        run=_run(model, 6000, eval_every=250, patience=12),
+        run=run_of(_COPY[model], 6000, eval_every=250, patience=12),
     )
     metrics = ("test_accuracy", "test_loss")
-    preset = _preset(model, config, "10 000", "copy memory", {}, metrics)
-    about = f"{NAMES[model]} of 10 000 parameters on copy memory of any --length"
+    preset = _preset(model, config, "copy memory", {}, metrics)
+    about = f"{system_of(config.model)}, on copy memory of a --length of yours"
     return preset._replace(about=about, varied=("length",))
 
 
@@ -142,16 +126,15 @@ def _copy_optimizer(model: str) -> OptimizerConfig:
 def _preset(
     model: str,
     config: Config,
-    size: str,
     dataset: str,
     figures: Mapping[str, float],
     metrics: tuple[str, ...] = ("test_loss",),
 ) -> Preset:
     return Preset(
         config,
-        f"{NAMES[model]}, {size} parameters",
+        system_of(config.model),
         dataset,
-        f"{NAMES[model]} of {size} parameters on {dataset}",
+        f"{system_of(config.model)}, on {dataset}",
         [Published(metric, value, BAI) for metric, value in figures.items()],
         metrics=metrics,
         picture={"gru": "models.png", "tcn": "answers.png"}.get(model, ""),
@@ -161,12 +144,11 @@ def _preset(
 PRESETS = {
     f"{model}-adding-50": _preset(
         model,
-        Config(model=_SMALL[model], run=_run(model, 1500, eval_every=50, patience=30)),
-        "6800",
+        Config(model=its, run=run_of(its, 1500, eval_every=50, patience=30)),
         "adding problem, T = 50",
         {},
     )
-    for model in ("gru", "rnn", "lstm", "tcn")
+    for model, its in _SMALL.items()
 }
 PRESETS |= {
     f"{model}-adding-{length}": _adding(model, length) for length in _ADDING for model in NAMES

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.sequence_model import check_size
-from experiments.synthetic_sequences.data import PROBLEMS, load
+from experiments.sequence_presets import check_model
+from experiments.synthetic_sequences.data import PROBLEMS, load, reach_of
 from experiments.synthetic_sequences.figures import draw
 from experiments.synthetic_sequences.model import features, make_model
 from experiments.synthetic_sequences.presets import PRESETS, Config
@@ -26,12 +26,13 @@ def make_task(config: Config) -> Task:
     A batch is the numbers of its sequences; -1 is none.
 
     Raises:
-      InputError: a model that is not of the stated size; see also `load`.
+      InputError: see `check_model` and `load`.
     """
     data, splits = load(config)
     model, totals_of = make_model(config), {"adding": sum_totals, "copy": copy_totals}
     time, in_features = data.inputs.shape[1], PROBLEMS[config.problem].in_features
-    check_size(config.model, time, in_features, config.parameters)
+    reach = reach_of(config)
+    check_model(config.model, time, in_features, config.parameters, reach=reach)
 
     def init(key, inputs: Inputs):
         return model.init(key, jnp.zeros((1, time, in_features)), train=False)["params"], ()

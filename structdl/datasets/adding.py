@@ -1,38 +1,29 @@
 """The adding problem at any length; `simulate_adding` says what an example is and whose it is."""
 
-import dataclasses
+import functools
 import os
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from structdl.datasets.labelled_sequences import LabelledBuilder, LabelledConfig, load_splits
-from structdl.datasets.sequences import Splits, require
-from structdl.datasets.simulate_sequences import MARKS, Labelled, simulate_adding
-from structdl.errors import InputError, nearest_names
+from structdl.datasets.sequences import Splits
+from structdl.datasets.simulate_sequences import MARKS, simulate_adding
+from structdl.errors import require_at_least, require_known
 
 
-@dataclasses.dataclass(eq=False, kw_only=True)
-class AddingConfig(LabelledConfig):
-    """What decides the sequences; its name holds all of it."""
-
-    num_train: int = 50_000
-    marks: str = "anywhere"
-
-    def more(self) -> tuple[str, ...]:
-        """What else the name holds."""
-        return (self.marks,)
-
-    def simulate(self, seed: list[int], num: int) -> Labelled:
-        """Draws sequences of the set."""
-        return simulate_adding(seed, num, self.time, marks=self.marks)
+def make_config(time: int, *, marks: str = "anywhere", **numbers: int) -> LabelledConfig:
+    """The config of a set; numbers are those of `LabelledConfig`."""
+    simulate = functools.partial(simulate_adding, marks=marks)
+    numbers = {"num_train": 50_000} | numbers
+    return LabelledConfig(simulate=simulate, time=time, options=(marks,), **numbers)
 
 
 class AddingBuilder(LabelledBuilder):
     """Inputs are [num, time, 2] and targets [num], float32."""
 
     name = "adding"
-    BUILDER_CONFIGS = tuple(AddingConfig(time=time) for time in (200, 600))
+    BUILDER_CONFIGS = tuple(make_config(time) for time in (200, 600))
 
     def _info(self) -> tfds.core.DatasetInfo:
         shape = (None, self.builder_config.time, 2)
@@ -76,11 +67,10 @@ def load(
     Raises:
       InputError: a value out of its range, or the data folder cannot be written.
     """
-    require("T", time, 2)
-    if marks not in MARKS:
-        raise InputError(f"unknown marks {marks!r}: {nearest_names(marks, MARKS)}")
-    config = AddingConfig(
-        time=time,
+    require_at_least("T", time, 2)
+    require_known("marks", marks, MARKS)
+    config = make_config(
+        time,
         num_train=num_train,
         num_validation=num_validation,
         num_test=num_test,

@@ -25,7 +25,7 @@ from structdl.datasets.simulate_algorithmic_graphs import (
     AlgorithmicTask,
     fingerprint,
 )
-from structdl.errors import InputError, nearest_names
+from structdl.errors import InputError, require_known
 
 _SPLITS = ("train", "validation", "test")
 _DRAWS_PER_EXAMPLE = 100  # of which a third is expected to belong to the split
@@ -141,8 +141,7 @@ def load(
       InputError: unknown task; a number or size out of range; graphs of these sizes are too much
         alike for three splits; the data folder cannot be written.
     """
-    if task not in TASKS:
-        raise InputError(f"unknown task {task!r}: {nearest_names(task, TASKS)}")
+    require_known("task", task, TASKS)
     config = config_of(task, num_train, num_validation, num_test, sizes, seed)
     _check(config)
     # TFDS wants its own object of those that it knows

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from structdl.datasets.prepare import prepare
 from structdl.datasets.simulate_block_model import BlockModel, simulate_block_model
-from structdl.errors import InputError, nearest_names
+from structdl.errors import require_known
 
 SEED = 0  # of both graphs: like a published set, they are always the same
 EDGES_PER_EXAMPLE = 200_000
@@ -94,8 +94,7 @@ def load(
     Raises:
       InputError: unknown name, or the data folder cannot be written.
     """
-    if name not in PARAMETERS:
-        raise InputError(f"unknown block model {name!r}: {nearest_names(name, PARAMETERS)}")
+    require_known("block model", name, PARAMETERS)
     builder = prepare(BlockModelBuilder, name, raw_dir=raw_dir, data_dir=data_dir)
     source = builder.as_data_source("full")
     examples = source.__getitems__(range(len(source)))

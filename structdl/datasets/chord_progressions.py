@@ -12,7 +12,8 @@ import tensorflow_datasets as tfds
 
 from structdl.datasets.poly_music import NUM_KEYS
 from structdl.datasets.prepare import prepare
-from structdl.datasets.sequences import Padded, Splits, pad, require
+from structdl.datasets.sequences import Padded, Splits, pad
+from structdl.errors import require_at_least
 
 SEED = 0  # like a published set, the pieces are always the same
 NUM_PIECES = {"train": 200, "validation": 50, "test": 50}
@@ -65,9 +66,9 @@ def simulate_chords(
     Raises:
       InputError: a value out of its range.
     """
-    require("num", num, 0)
-    require("shortest", shortest, 1)
-    require("longest", longest, shortest)
+    require_at_least("num", num, 0)
+    require_at_least("shortest", shortest, 1)
+    require_at_least("longest", longest, shortest)
     rng = np.random.default_rng(seed)
     following, pieces = np.stack([_following(chord) for chord in range(NUM_CHORDS)]), []
     for length in rng.integers(shortest, longest + 1, num):

@@ -1,32 +1,27 @@
 """The copy memory task at any length; `simulate_copy_memory` says what an example is."""
 
-import dataclasses
 import os
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from structdl.datasets.labelled_sequences import LabelledBuilder, LabelledConfig, load_splits
-from structdl.datasets.sequences import Splits, require
-from structdl.datasets.simulate_sequences import Labelled, simulate_copy_memory
+from structdl.datasets.sequences import Splits
+from structdl.datasets.simulate_sequences import simulate_copy_memory
+from structdl.errors import require_at_least
 
 
-@dataclasses.dataclass(eq=False, kw_only=True)
-class CopyMemoryConfig(LabelledConfig):
-    """What decides the sequences; its name holds all of it."""
-
-    num_train: int = 10_000
-
-    def simulate(self, seed: list[int], num: int) -> Labelled:
-        """Draws sequences of the set."""
-        return simulate_copy_memory(seed, num, self.time)
+def make_config(time: int, **numbers: int) -> LabelledConfig:
+    """The config of a set; numbers are those of `LabelledConfig`."""
+    numbers = {"num_train": 10_000} | numbers
+    return LabelledConfig(simulate=simulate_copy_memory, time=time, **numbers)
 
 
 class CopyMemoryBuilder(LabelledBuilder):
     """Inputs and targets are [num, T + 20], uint8."""
 
     name = "copy_memory"
-    BUILDER_CONFIGS = tuple(CopyMemoryConfig(time=time) for time in (500, 1000))
+    BUILDER_CONFIGS = tuple(make_config(time) for time in (500, 1000))
 
     def _info(self) -> tfds.core.DatasetInfo:
         shape = (None, simulate_copy_memory(0, 0, self.builder_config.time).inputs.shape[1])
@@ -64,9 +59,9 @@ def load(
     Raises:
       InputError: a value out of its range, or the data folder cannot be written.
     """
-    require("T", time, 1)
-    config = CopyMemoryConfig(
-        time=time,
+    require_at_least("T", time, 1)
+    config = make_config(
+        time,
         num_train=num_train,
         num_validation=num_validation,
         num_test=num_test,

@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from structdl.datasets.prepare import prepare
-from structdl.datasets.sequences import Padded, Splits, pad, require
+from structdl.datasets.sequences import Padded, Splits, pad
+from structdl.errors import require_at_least
 
 SEED = 0  # like a published set, the recordings are always the same
 NUM_RECORDINGS = {"train": 200, "validation": 40, "test": 40}
@@ -73,9 +74,9 @@ def simulate_tones(
     Raises:
       InputError: a value out of its range.
     """
-    require("num", num, 0)
-    require("shortest", shortest, 2)
-    require("longest", longest, shortest)
+    require_at_least("num", num, 0)
+    require_at_least("shortest", shortest, 2)
+    require_at_least("longest", longest, shortest)
     rng, rng_noise = np.random.default_rng(seed).spawn(2)
     return [
         (_tones(rng, length) + noise * rng_noise.standard_normal(length)).astype(np.float32)

@@ -12,7 +12,8 @@ import tensorflow_datasets as tfds
 
 from structdl.datasets.mnist import Digits
 from structdl.datasets.prepare import prepare
-from structdl.datasets.sequences import Splits, require
+from structdl.datasets.sequences import Splits
+from structdl.errors import require_at_least
 
 SEED = 0  # like a published set, the digits are always the same
 NUM_DIGITS = {"train": 4000, "validation": 1000, "test": 1000}
@@ -81,7 +82,7 @@ def draw_digits(seed: int | list[int], num: int) -> Digits:
     Raises:
       InputError: a value out of its range.
     """
-    require("num", num, 0)
+    require_at_least("num", num, 0)
     rng = np.random.default_rng(seed)
     labels = rng.integers(10, size=num).astype(np.int32)
     turns = rng.uniform(-_TURN, _TURN, num)

@@ -1,18 +1,16 @@
-"""What the generated sets of labelled sequences share: their sizes, their files and their reading.
-
-A set is a config that draws its splits, and a builder that names the features.
-"""
+"""What the generated sets of labelled sequences share: sizes, files and reading."""
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from structdl.datasets.prepare import prepare
-from structdl.datasets.sequences import Splits, require
+from structdl.datasets.sequences import Splits
 from structdl.datasets.simulate_sequences import Labelled
+from structdl.errors import require_at_least
 
 VALUES_PER_EXAMPLE = 1 << 20
 
@@ -22,7 +20,9 @@ class LabelledConfig(tfds.core.BuilderConfig):
     """What decides the sequences; its name holds all of it."""
 
     name: str = ""
+    simulate: Callable[[list[int], int, int], Labelled]  # (seed, how many, time)
     time: int
+    options: tuple[str, ...] = ()  # of simulate, for the name
     num_train: int
     num_validation: int = 1_000
     num_test: int = 1_000
@@ -30,15 +30,7 @@ class LabelledConfig(tfds.core.BuilderConfig):
 
     def __post_init__(self):
         counts = f"{self.num_train}-{self.num_validation}-{self.num_test}"
-        self.name = "-".join([f"T-{self.time}-{counts}", *self.more(), f"seed-{self.seed}"])
-
-    def more(self) -> tuple[str, ...]:
-        """What else the name holds."""
-        return ()
-
-    def simulate(self, seed: list[int], num: int) -> Labelled:
-        """Draws sequences of the set."""
-        raise NotImplementedError
+        self.name = "-".join([f"T-{self.time}-{counts}", *self.options, f"seed-{self.seed}"])
 
 
 class LabelledBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -73,7 +65,7 @@ def load_splits(
       InputError: a number out of its range, or the data folder cannot be written.
     """
     for name, least in (("num_train", 1), ("num_validation", 0), ("num_test", 0), ("seed", 0)):
-        require(name, getattr(config, name), least)
+        require_at_least(name, getattr(config, name), least)
     # TFDS wants its own object of those that it knows
     config = builder_class.get_builder_config(config.name) or config
     builder = prepare(builder_class, config, data_dir=data_dir)
@@ -83,7 +75,7 @@ def load_splits(
 def draw_split(config: LabelledConfig, split: str) -> Labelled:
     """Draws the sequences of a split, from a stream of its own."""
     seed = [config.seed, Splits._fields.index(split), config.time]
-    return config.simulate(seed, getattr(config, f"num_{split}"))
+    return config.simulate(seed, getattr(config, f"num_{split}"), config.time)
 
 
 def _read_split(builder: tfds.core.DatasetBuilder, split: str) -> Labelled:

@@ -17,7 +17,7 @@ from structdl.datasets.archives import RawArchive, RawMembers, read_members
 from structdl.datasets.prepare import prepare
 from structdl.datasets.sequences import Splits
 from structdl.datasets.vocabulary import Text, encode, vocabulary_of, words_of
-from structdl.errors import InputError, nearest_names
+from structdl.errors import InputError, require_known
 
 LEVELS = ("word", "character")
 _FILES = {
@@ -95,8 +95,7 @@ def load(
     Raises:
       InputError: unknown level; the data cannot be had (see `prepare`) or is not what it should be.
     """
-    if level not in LEVELS:
-        raise InputError(f"unknown level {level!r}: {nearest_names(level, LEVELS)}")
+    require_known("level", level, LEVELS)
     builder = prepare(
         PennTreebankBuilder, level, raw_files=[RAW_ARCHIVE], raw_dir=raw_dir, data_dir=data_dir
     )

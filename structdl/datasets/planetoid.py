@@ -18,7 +18,7 @@ import scipy.sparse
 import tensorflow_datasets as tfds
 
 from structdl.datasets.prepare import RawFile, prepare, url_infos
-from structdl.errors import InputError, nearest_names
+from structdl.errors import InputError, require_known
 
 NUM_VALIDATION = 500
 NO_LABEL = -1
@@ -144,8 +144,7 @@ def load(
     Raises:
       InputError: unknown name; the data cannot be had (see `prepare`) or is not what it should be.
     """
-    if name not in RAW_FILES:
-        raise InputError(f"unknown Planetoid data set {name!r}: {nearest_names(name, RAW_FILES)}")
+    require_known("Planetoid data set", name, RAW_FILES)
     builder = prepare(
         PlanetoidBuilder, name, raw_files=RAW_FILES[name], raw_dir=raw_dir, data_dir=data_dir
     )

@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 
 from structdl.datasets.prepare import RawFile, prepare, url_infos
 from structdl.datasets.sequences import Padded, Splits, pad
-from structdl.errors import InputError, nearest_names
+from structdl.errors import InputError, require_known
 
 NUM_KEYS = 88  # of a piano, the lowest (A0) first
 _TABLES = {"train": "traindata", "validation": "validdata", "test": "testdata"}
@@ -94,8 +94,7 @@ def load(
     Raises:
       InputError: unknown name; the data cannot be had (see `prepare`) or is not what it should be.
     """
-    if name not in RAW_FILES:
-        raise InputError(f"unknown collection {name!r}: {nearest_names(name, RAW_FILES)}")
+    require_known("collection", name, RAW_FILES)
     builder = prepare(
         PolyMusicBuilder, name, raw_files=[RAW_FILES[name]], raw_dir=raw_dir, data_dir=data_dir
     )

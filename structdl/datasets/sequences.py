@@ -43,7 +43,10 @@ def pad(sequences: Sequence[np.ndarray]) -> Padded:
     return Padded(values, lengths)
 
 
-def require(name: str, value: int, least: int) -> None:
-    """Raises InputError unless an argument is at least `least`."""
-    if value < least:
-        raise InputError(f"{name} is {value}: it must be at least {least}")
+def split_indices(sizes: Sequence[int]) -> Splits:
+    """Where the splits of these sizes lie in one array of all of them, one after another.
+
+    >>> split_indices([2, 1, 1])
+    Splits(train=array([0, 1]), validation=array([2]), test=array([3]))
+    """
+    return Splits(*np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1]))

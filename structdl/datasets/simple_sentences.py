@@ -14,8 +14,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from structdl.datasets.prepare import prepare
-from structdl.datasets.sequences import Splits, require
+from structdl.datasets.sequences import Splits
 from structdl.datasets.vocabulary import Text, encode, vocabulary_of
+from structdl.errors import require_at_least
 
 SEED = 0  # like a published set, the text is always the same
 NUM_SENTENCES = {"train": 6000, "validation": 600, "test": 600}
@@ -78,7 +79,7 @@ def simulate_sentences(seed: int | list[int], num: int) -> str:
     the old birds hear a cat.
     the friendly sisters follow the old sisters.
     """
-    require("num", num, 0)
+    require_at_least("num", num, 0)
     rng = np.random.default_rng(seed)
     sizes = (2, 2, len(_ADJECTIVES), len(_NOUNS))
     choices = rng.integers(0, (*sizes, len(_VERBS), *sizes), (num, 9))

@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from structdl.datasets.sequences import require
-from structdl.errors import InputError, nearest_names
+from structdl.errors import require_at_least, require_known
 
 MARKS = ("anywhere", "halves")
 
@@ -63,10 +62,9 @@ def simulate_adding(
     >>> targets.round(2)
     array([0.32], dtype=float32)
     """
-    require("num", num, 0)
-    require("T", time, 2)
-    if marks not in MARKS:
-        raise InputError(f"unknown marks {marks!r}: {nearest_names(marks, MARKS)}")
+    require_at_least("num", num, 0)
+    require_at_least("T", time, 2)
+    require_known("marks", marks, MARKS)
     rng, rng_marks = np.random.default_rng(seed).spawn(2)
     inputs = np.zeros((num, time, 2), np.float32)
     inputs[..., 0] = rng.random((num, time), np.float32)
@@ -109,8 +107,8 @@ def simulate_copy_memory(seed: int | list[int], num: int, time: int) -> Labelled
     >>> targets
     array([[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 6, 5, 3, 3, 1, 1, 1, 2, 7]], dtype=uint8)
     """
-    require("num", num, 0)
-    require("T", time, 1)
+    require_at_least("num", num, 0)
+    require_at_least("T", time, 1)
     symbols = np.random.default_rng(seed).integers(1, SYMBOL_VALUES + 1, (num, NUM_SYMBOLS))
     inputs = np.full((num, time + 2 * NUM_SYMBOLS), BLANK, np.uint8)
     targets = inputs.copy()

@@ -20,8 +20,8 @@ import tensorflow_datasets as tfds
 
 from structdl.datasets.archives import RawArchive, RawMembers, read_members
 from structdl.datasets.prepare import prepare
-from structdl.datasets.sequences import Splits, pad, require
-from structdl.errors import InputError
+from structdl.datasets.sequences import Splits, pad
+from structdl.errors import InputError, require_at_least
 
 SAMPLE_RATE = 8000
 TAKES = {"train": range(10, 50), "validation": range(5, 10), "test": range(5)}
@@ -115,7 +115,7 @@ def load(
         be.
     """
     if max_time is not None:
-        require("max_time", max_time, 1)
+        require_at_least("max_time", max_time, 1)
     builder = prepare(
         SpokenDigitsBuilder, raw_files=[RAW_ARCHIVE], raw_dir=raw_dir, data_dir=data_dir
     )
@@ -164,8 +164,8 @@ def frames(
     >>> x.tolist(), y.tolist()
     ([[0, 1, 2, 3], [2, 3, 4, 5]], [[4, 5], [6, 7]])
     """
-    require("inputs", inputs, 1)
-    require("targets", targets, 1)
+    require_at_least("inputs", inputs, 1)
+    require_at_least("targets", targets, 1)
     time = waves.shape[-1]
     if time < inputs + targets:
         raise InputError(

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from structdl.datasets.prepare import RawFile, prepare, url_infos
-from structdl.errors import InputError, nearest_names
+from structdl.errors import InputError, require_known
 
 MAX_UNPACKED_BYTES = 1 << 30  # of the members that are read; the sets below have 10 MB at most
 
@@ -130,8 +130,7 @@ def load(
     Raises:
       InputError: unknown name; the data cannot be had (see `prepare`) or is not what it should be.
     """
-    if name not in RAW_FILES:
-        raise InputError(f"unknown TU data set {name!r}: {nearest_names(name, RAW_FILES)}")
+    require_known("TU data set", name, RAW_FILES)
     builder = prepare(
         TUDatasetBuilder, name, raw_files=[RAW_FILES[name]], raw_dir=raw_dir, data_dir=data_dir
     )

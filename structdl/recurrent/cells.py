@@ -142,10 +142,14 @@ def lstm_step(
       carry: (cell, hidden); zeros to begin with.
       x: the input of this time step.
 
+    Raises:
+      AssertionError: a parameter does not have four columns for each unit of the carry.
+
     Reference: Hochreiter, Schmidhuber (1997), "Long short-term memory", Neural Computation 9;
     the forget gate is that of Gers, Schmidhuber, Cummins (2000), "Learning to forget: continual
     prediction with LSTM", Neural Computation 12.
     """
+    chex.assert_shape(params.input_kernel, (x.shape[-1], params.bias.shape[0]))
     return lstm_update(params, carry, x @ params.input_kernel)
 
 
@@ -162,6 +166,8 @@ def lstm_update(
     It pays where one input serves several sequences, as a node does all its neighbours.
     """
     cell, hidden = carry
+    chex.assert_shape(params.recurrent_kernel, (hidden.shape[-1], 4 * hidden.shape[-1]))
+    chex.assert_shape(params.bias, (4 * hidden.shape[-1],))
     gates = projected + hidden @ params.recurrent_kernel
     gates += jnp.broadcast_to(params.bias, gates.shape)
     input_gate, forget_gate, candidate, output_gate = jnp.split(gates, 4, axis=-1)

@@ -4,7 +4,7 @@ Lengths are those of right-padded sequences, as in `structdl.core.scan`: the car
 state at each sequence's own end, in reverse that after element 0, and outputs are zeros past it.
 
 How it is computed is `method`:
-  "auto"            "fused_backward" where the cell has that form, "scan" elsewhere.
+  "auto"            "fused_backward" where the cell has that form and gains by it, else "scan".
   "fused_backward"  `unroll_affine`: weight gradients by one product after the reverse loop.
   "scan"            `unroll` and JAX's own derivative: also forward mode and higher orders.
   "cudnn"           the LSTM of cuDNN, on an NVIDIA GPU, in float32, and not under vmap. No GPU was
@@ -14,7 +14,7 @@ How it is computed is `method`:
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int
 
 from structdl.core.masks import length_mask, select
 from structdl.core.scan import AffineParams, unroll, unroll_affine
+from structdl.errors import InputError, require_known
 from structdl.recurrent.cells import (
     GRUParams,
     LSTMParams,
@@ -48,8 +49,18 @@ def rnn_layer(
     reverse: bool = False,
     method: Method = "auto",
 ) -> tuple[State, Outputs]:
-    """`rnn_step` over time; see the top of this file."""
-    if method == "scan":
+    """`rnn_step` over time; see the top of this file.
+
+    An activation with arrays of its own that are to be learned needs method="scan".
+
+    Raises:
+      InputError: an unknown method.
+    """
+    require_known("method", method, get_args(Method))
+    in_features, hidden = params.input_kernel.shape
+    # measured on CPU: of a narrow input storing the units' cotangents costs more than it saves
+    narrow = 16 * in_features <= hidden
+    if method == "scan" or (method == "auto" and narrow):
         step = partial(rnn_step, activation=activation)
         return unroll(step, params, carry, xs, lengths=lengths, reverse=reverse)
 
@@ -74,11 +85,12 @@ def gru_layer(
     """`gru_step` over time; see the top of this file.
 
     Raises:
-      ValueError: "fused_backward" is asked for with reset_after=False, whose second product waits
-        for the first.
+      InputError: an unknown method, or "fused_backward" with reset_after=False, whose second
+        product waits for the first.
     """
+    require_known("method", method, get_args(Method))
     if method == "fused_backward" and not reset_after:
-        raise ValueError('reset_after=False is not of the form of "fused_backward": use "auto"')
+        raise InputError('reset_after=False is not of the form of "fused_backward": use "auto"')
     if method == "scan" or not reset_after:
         step = partial(gru_step, update_keeps=update_keeps, reset_after=reset_after)
         return unroll(step, params, carry, xs, lengths=lengths, reverse=reverse)
@@ -98,7 +110,12 @@ def lstm_layer(
     reverse: bool = False,
     method: LSTMMethod = "auto",
 ) -> tuple[tuple[State, State], Outputs]:
-    """`lstm_step` over time; the carry is (cell, hidden). See the top of this file."""
+    """`lstm_step` over time; the carry is (cell, hidden). See the top of this file.
+
+    Raises:
+      InputError: an unknown method, or "cudnn" elsewhere than on a GPU.
+    """
+    require_known("method", method, get_args(LSTMMethod))
     if method == "cudnn":
         return _lstm_of_cudnn(params, carry, xs, lengths, reverse)
     if method == "scan":
@@ -177,7 +194,7 @@ _gru_keeps, _gru_writes = _gru_update(True), _gru_update(False)
 def _lstm_of_cudnn(params, carry, xs, lengths, reverse):
     """cuDNN's LSTM runs forward and wants a length of at least 1: both are mended around it."""
     if jax.default_backend() != "gpu":
-        raise ValueError(f'method="cudnn" needs a GPU and not {jax.default_backend()}: use "auto"')
+        raise InputError(f'method="cudnn" needs a GPU and not {jax.default_backend()}: use "auto"')
     from jax.experimental import rnn as jax_rnn  # only here: it is experimental
 
     batch, time, in_features = xs.shape

@@ -44,12 +44,12 @@ def run_stack(
         `partial(gru_layer, params)`.
       carry: the initial states, see the top of this file.
       xs: what the first layer reads.
-      lengths: of right-padded sequences; None means all of the array. Those of a batch are checked
-        on the host by `structdl.core.scan.check_lengths`.
+      lengths: of right-padded sequences; None means all of the array.
       dropout_rate: of what enters each layer but the first.
       key: draws what is dropped; None drops nothing.
 
     Raises:
+      InputError: lengths that no sequence has; see `structdl.core.scan.check_lengths`.
       AssertionError: the carry does not have a state for each layer and direction.
 
     >>> from structdl.recurrent.cells import RNNParams

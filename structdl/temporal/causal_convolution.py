@@ -5,11 +5,13 @@ recurrent networks for sequence modeling", arXiv:1803.01271.
 """
 
 import functools
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from structdl.errors import require_known
 
 Method = Literal["plain", "loop"]
 
@@ -34,7 +36,11 @@ def causal_convolution(
       dilation: d.
       method: how the kernel's gradient is made: "plain" as XLA derives it, "loop" by a product for
         each sequence in turn, with which a training step on CPU takes down to 0.6 of the time. It
-        has no forward-mode derivative. None means "loop" on CPU and "plain" elsewhere.
+        has no forward-mode derivative, and a batch divided over devices would be gathered by it.
+        None means "loop" on a CPU of one device and "plain" elsewhere.
+
+    Raises:
+      InputError: an unknown method.
 
     Reference: Bai et al. (2018), section 3.2.
 
@@ -43,7 +49,9 @@ def causal_convolution(
     Array([ 1.,  2., 13., 24.], dtype=float32)
     """
     if method is None:
-        method = "loop" if jax.default_backend() == "cpu" else "plain"
+        on_one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
+        method = "loop" if on_one_cpu else "plain"
+    require_known("method", method, get_args(Method))
     return (_convolve if method == "plain" else _convolve_with_loop)(x, kernel, dilation)
 
 

@@ -1,4 +1,4 @@
-"""How far back a stack of dilated causal convolutions sees, and whether that fits a sequence."""
+"""How far back a stack of dilated causal convolutions sees, and whether that fits a task."""
 
 import warnings
 from collections.abc import Sequence
@@ -63,20 +63,40 @@ def warn_beyond_sequence(kernel_size: int, dilations: Sequence[int], time: int) 
     """Warns where the receptive field is larger than the sequence; the result is defined.
 
     The paper's own networks are mostly larger, since the field doubles with each level. What it
-    costs is work: the taps that lie before the first input meet zeros only.
+    costs is work: the taps that lie before the first input meet zeros only. There is no warning
+    where all taps have something to see and fewer levels would not cover the sequence.
     """
     field = receptive_field(kernel_size, dilations)
-    if field <= time:
+    dead = [dilation for dilation in dilations if (kernel_size - 1) * dilation >= time]
+    if field <= time or not (dead or len(dilations) > levels_to_cover(kernel_size, time)):
         return
-    reach = [(kernel_size - 1) * dilation for dilation in dilations]
-    dead = [dilation for dilation, steps in zip(dilations, reach, strict=True) if steps >= time]
     learns = (
         f"; taps of the dilations {dead} meet nothing but zeros, and never learn" if dead else ""
     )
     warnings.warn(
         f"the receptive field of {field} steps (kernel_size = {kernel_size}, dilations = "
         f"{tuple(dilations)}) is larger than the sequence of {time}{learns}. "
-        f"{levels_to_cover(kernel_size, time)} levels of doubling dilations cover it; take fewer "
+        f"{levels_to_cover(kernel_size, time)} levels of doubling dilations cover it: take fewer "
         "levels or a smaller kernel, or say warn_beyond=False",
         stacklevel=2,
     )
+
+
+def require_reach(kernel_size: int, dilations: int | Sequence[int], steps: int) -> None:
+    """Refuses a network whose last output does not see as far back as a task asks for.
+
+    Args:
+      kernel_size: k, the taps of each convolution.
+      dilations: as in `receptive_field`.
+      steps: how many inputs the last output must see, its own included.
+
+    Raises:
+      InputError: the receptive field is smaller; names the number of levels that would do.
+    """
+    field = receptive_field(kernel_size, dilations)
+    if field < steps:
+        raise InputError(
+            f"the receptive field of {field} steps does not hold the {steps} that this task asks "
+            f"for: with a kernel of {kernel_size} it takes "
+            f"{levels_to_cover(kernel_size, steps)} levels of doubling dilations"
+        )

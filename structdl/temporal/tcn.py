@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from structdl.core.masks import length_mask, select
+from structdl.core.scan import check_lengths
 from structdl.core.sparse import dropout
 from structdl.temporal.causal_convolution import Method, causal_convolution
 from structdl.temporal.receptive_field import doubling_dilations, warn_beyond_sequence
@@ -123,10 +124,15 @@ def tcn(
       drop_channels: see `temporal_block`.
       key: draws what is dropped; None drops nothing.
       method: see `causal_convolution`.
+
+    Raises:
+      InputError: lengths that no sequence has; see `structdl.core.scan.check_lengths`.
     """
     dilations = _of_levels(params, dilations)
-    valid = None if lengths is None else length_mask(lengths, x.shape[1])
-    if valid is not None:
+    valid = None
+    if lengths is not None:
+        check_lengths(lengths, x.shape[1])
+        valid = length_mask(lengths, x.shape[1])
         x = select(valid, x, 0)
     for level, (block, dilation) in enumerate(zip(params, dilations, strict=True)):
         x = temporal_block(
@@ -235,56 +241,6 @@ def _drop(key, x: Float[Array, "batch time features"], rate: float, whole_channe
     return dropout(key, x, rate)
 
 
-class TemporalBlock(nn.Module):
-    """`temporal_block` with its parameters; see `TCN` for the attributes."""
-
-    features: int
-    kernel_size: int
-    dilation: int = 1
-    dropout_rate: float = 0.0
-    drop_channels: bool = False
-    weight_norm: bool = True
-    kernel_init: Callable = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-    residual_init: Callable = nn.initializers.normal(0.01)
-    method: Method | None = None
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "batch time in_features"], *, train: bool
-    ) -> Float[Array, "batch time features"]:
-        first = self._convolution("first", x.shape[-1])
-        second = self._convolution("second", self.features)
-        residual = None
-        if x.shape[-1] != self.features:
-            shape = (1, x.shape[-1], self.features)
-            residual = ConvolutionParams(
-                self.param("residual_direction", self.residual_init, shape),
-                self.param("residual_bias", nn.initializers.zeros, (self.features,)),
-            )
-        drops = train and self.dropout_rate > 0
-        return temporal_block(
-            BlockParams(first, second, residual),
-            x,
-            dilation=self.dilation,
-            dropout_rate=self.dropout_rate,
-            drop_channels=self.drop_channels,
-            key=self.make_rng("dropout") if drops else None,
-            method=self.method,
-        )
-
-    def _convolution(self, name: str, in_features: int) -> ConvolutionParams:
-        shape = (self.kernel_size, in_features, self.features)
-        direction = self.param(f"{name}_direction", self.kernel_init, shape)
-        bias = self.param(f"{name}_bias", nn.initializers.zeros, (self.features,))
-        if not self.weight_norm:
-            return ConvolutionParams(direction, bias)
-
-        def norms(_):  # so that the kernel starts as the direction
-            return jnp.sqrt(jnp.sum(direction**2, axis=(0, 1)))
-
-        return ConvolutionParams(direction, bias, self.param(f"{name}_scale", norms))
-
-
 class TCN(nn.Module):
     """`tcn` with its parameters: [batch, time, in_features] to [batch, time, widths[-1]].
 
@@ -324,22 +280,7 @@ class TCN(nn.Module):
     method: Method | None = None
     warn_beyond: bool = True
 
-    def setup(self):
-        self.levels = [
-            TemporalBlock(
-                width,
-                self.kernel_size,
-                dilation,
-                self.dropout_rate,
-                self.drop_channels,
-                self.weight_norm,
-                self.kernel_init,
-                self.residual_init,
-                self.method,
-            )
-            for width, dilation in zip(self.widths, self._dilations(), strict=True)
-        ]
-
+    @nn.compact
     def __call__(
         self,
         x: Float[Array, "batch time in_features"],
@@ -348,13 +289,62 @@ class TCN(nn.Module):
         lengths: Int[Array, " batch"] | None = None,
     ) -> Float[Array, "batch time features"]:
         """The result of the last level; see `tcn` for the lengths."""
+        params, in_features = [], x.shape[-1]
+        for level, width in enumerate(self.widths):
+            block = _Block(
+                width,
+                self.kernel_size,
+                self.weight_norm,
+                self.kernel_init,
+                self.residual_init,
+                name=f"levels_{level}",
+            )
+            params.append(block(in_features))
+            in_features = width
+        dilations = _of_levels(params, self.dilations)
         if self.warn_beyond:
-            warn_beyond_sequence(self.kernel_size, self._dilations(), x.shape[1])
-        valid = None if lengths is None else length_mask(lengths, x.shape[1])
-        x = x if valid is None else select(valid, x, 0)
-        for level in self.levels:
-            x = level(x, train=train)
-        return x if valid is None else select(valid, x, 0)
+            warn_beyond_sequence(self.kernel_size, dilations, x.shape[1])
+        drops = train and self.dropout_rate > 0
+        return tcn(
+            params,
+            x,
+            dilations=dilations,
+            lengths=lengths,
+            dropout_rate=self.dropout_rate,
+            drop_channels=self.drop_channels,
+            key=self.make_rng("dropout") if drops else None,
+            method=self.method,
+        )
 
-    def _dilations(self) -> Sequence[int]:
-        return doubling_dilations(len(self.widths)) if self.dilations is None else self.dilations
+
+class _Block(nn.Module):
+    """The parameters of one level."""
+
+    features: int
+    kernel_size: int
+    weight_norm: bool
+    kernel_init: Callable
+    residual_init: Callable
+
+    @nn.compact
+    def __call__(self, in_features: int) -> BlockParams:
+        first = self._convolution("first", in_features)
+        second = self._convolution("second", self.features)
+        if in_features == self.features:
+            return BlockParams(first, second)
+        shape = (1, in_features, self.features)
+        direction = self.param("residual_direction", self.residual_init, shape)
+        bias = self.param("residual_bias", nn.initializers.zeros, (self.features,))
+        return BlockParams(first, second, ConvolutionParams(direction, bias))
+
+    def _convolution(self, name: str, in_features: int) -> ConvolutionParams:
+        shape = (self.kernel_size, in_features, self.features)
+        direction = self.param(f"{name}_direction", self.kernel_init, shape)
+        bias = self.param(f"{name}_bias", nn.initializers.zeros, (self.features,))
+        if not self.weight_norm:
+            return ConvolutionParams(direction, bias)
+
+        def norms(_):  # so that the kernel starts as the direction
+            return jnp.sqrt(jnp.sum(direction**2, axis=(0, 1)))
+
+        return ConvolutionParams(direction, bias, self.param(f"{name}_scale", norms))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from structdl.errors import InputError, nearest_names
+from structdl.errors import InputError, require_known
 
 KeywordValue = bool | int | float | str
 
@@ -186,8 +186,7 @@ def _check_ranges(config: OptimizerConfig) -> None:
 
 def _bound_arguments(config: OptimizerConfig) -> tuple[Callable, dict[str, Any]]:
     known = available_optimizers()
-    if config.name not in known:
-        raise InputError(f"unknown optimizer {config.name!r}: {nearest_names(config.name, known)}")
+    require_known("optimizer", config.name, known)
     factory = known[config.name]
     arguments = dict(config.kwargs)
     if config.learning_rate is not None:

@@ -92,20 +92,17 @@ NUMBERS = {"num_train": 30, "num_validation": 7, "num_test": 11}
 
 @pytest.mark.parametrize("time", [13, 200])
 @pytest.mark.parametrize(
-    ("module", "config_class", "width"),
-    [(adding, adding.AddingConfig, (2,)), (copy_memory, copy_memory.CopyMemoryConfig, ())],
+    ("module", "width"),
+    [(adding, (2,)), (copy_memory, ())],
 )
-def test_load_gives_what_was_drawn(module, config_class, width, time, folder, monkeypatch):
-    for size in ("NUMBERS_PER_EXAMPLE", "BYTES_PER_EXAMPLE"):
-        monkeypatch.setattr(module, size, 1000, raising=False)  # several examples a split
+def test_load_gives_what_was_drawn(module, width, time, folder, monkeypatch):
+    monkeypatch.setattr(labelled_sequences, "VALUES_PER_EXAMPLE", 1000)  # several examples a split
+    config = module.make_config(time, **NUMBERS, seed=5)
     for _ in range(2):  # prepared, and read again
         splits = module.load(time, **NUMBERS, seed=5, data_dir=folder)
         assert [len(split.inputs) for split in splits] == [30, 7, 11]
         for name in Splits._fields:
-            expected = labelled_sequences.draw_split(
-                config_class(time=time, **NUMBERS, seed=5), name
-            )
-            assert_same(getattr(splits, name), expected)
+            assert_same(getattr(splits, name), labelled_sequences.draw_split(config, name))
         assert splits.train.inputs.shape[2:] == width
         assert not np.array_equal(splits.validation.inputs, splits.test.inputs[:7])
 
@@ -123,7 +120,7 @@ def test_other_splits_leave_a_split_as_it_is(folder):
 def test_default_numbers_are_those_of_the_paper(folder):
     splits = copy_memory.load(3, data_dir=folder)
     assert [split.inputs.shape for split in splits] == [(10_000, 23), (1_000, 23), (1_000, 23)]
-    assert adding.AddingConfig(time=600).num_train == 50_000
+    assert adding.make_config(600).num_train == 50_000
 
 
 @pytest.mark.parametrize(

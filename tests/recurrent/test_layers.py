@@ -2,6 +2,7 @@
 
 from functools import cache, partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -274,6 +275,34 @@ def test_lengths_are_checked_on_the_host():
     for bad in ([1.5], [[1]], 3):
         with pytest.raises(InputError, match="one integer"):
             check_lengths(bad, 5)
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
+def test_a_layer_refuses_lengths_that_no_sequence_has(name):
+    params, carry, xs = make_case(name)
+    lengths = jnp.full(len(xs), xs.shape[1]).at[1].add(1)
+    with pytest.raises(InputError, match=r"lengths\[1\] = "):
+        LAYERS[name](params, carry, xs, lengths=lengths)
+
+
+@pytest.mark.parametrize("method", ["fused_backward", "scan"])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
+def test_no_time_at_all_gives_back_the_carry_and_has_a_derivative(name, reverse, method):
+    params, carry, xs = make_case(name)
+
+    def last(params, carry, xs):
+        state, ys = LAYERS[name](params, carry, xs, reverse=reverse, method=method)
+        assert ys.shape[1] == 0
+        return sum(map(jnp.sum, jax.tree.leaves(state))), state
+
+    (_, state), (params_bar, carry_bar, xs_bar) = jax.value_and_grad(
+        last, argnums=(0, 1, 2), has_aux=True
+    )(params, carry, xs[:, :0])
+    chex.assert_trees_all_equal(state, carry)
+    chex.assert_trees_all_equal(params_bar, jax.tree.map(jnp.zeros_like, params))
+    chex.assert_trees_all_equal(carry_bar, jax.tree.map(jnp.ones_like, carry))
+    assert xs_bar.shape == (len(xs), 0, xs.shape[2])
 
 
 @pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])

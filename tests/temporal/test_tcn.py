@@ -1,5 +1,8 @@
 """TCN against loops and torch; causality, receptive field, streaming, padding, normalisation."""
 
+import os
+import subprocess
+import sys
 import warnings
 
 import flax.linen as nn
@@ -12,7 +15,7 @@ from jax.test_util import check_grads
 from structdl.core.scan import unroll
 from structdl.errors import InputError
 from structdl.temporal.causal_convolution import causal_convolution
-from structdl.temporal.receptive_field import levels_to_cover, receptive_field
+from structdl.temporal.receptive_field import levels_to_cover, receptive_field, require_reach
 from structdl.temporal.tcn import (
     TCN,
     BlockParams,
@@ -145,6 +148,41 @@ def test_a_field_beyond_the_sequence_warns_once_with_the_numbers():
         warnings.simplefilter("error")
         TCN((2, 2), 3, dilations=(1, 1)).init(jax.random.key(0), x, train=False)
         TCN((2,) * 9, 3, warn_beyond=False).init(jax.random.key(0), x, train=False)
+        TCN((2, 2), 3).init(jax.random.key(0), x, train=False)  # 13 steps; one level sees 5
+
+
+def test_too_short_a_reach_is_refused_with_the_levels_that_would_do():
+    require_reach(3, 2, steps=13)
+    with pytest.raises(InputError, match=r"field of 13 steps does not hold the 14 .* 3 levels"):
+        require_reach(3, 2, steps=14)
+
+
+def test_lengths_that_no_sequence_has_are_refused():
+    model, variables, x = make_model()
+    with pytest.raises(InputError, match=r"lengths\[1\] = 13"):
+        model.apply(variables, x, train=False, lengths=jnp.array([1, TIME + 1, 2]))
+
+
+def test_a_batch_divided_over_devices_is_not_gathered():
+    program = """
+import re, jax, jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from structdl.recurrent.stacked import GRU
+from structdl.temporal.tcn import TCN
+mesh = jax.make_mesh((2,), ("devices",), axis_types=(AxisType.Auto,))
+x = jax.device_put(jnp.ones((4, 6, 3)), NamedSharding(mesh, PartitionSpec("devices")))
+for model in (TCN((3, 3), 2), GRU(3)):
+    variables = model.init(jax.random.key(0), x, train=False)
+    variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
+    loss = lambda *args: sum(map(jnp.sum, jax.tree.leaves(model.apply(*args, train=False))))
+    text = jax.jit(jax.grad(loss)).lower(variables, x).compile().as_text()
+    print(len(re.findall("all-gather", text)), "all-reduce" in text)
+"""
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["0", "True", "0", "True"]
 
 
 @pytest.mark.parametrize("sizes", [(0, 2), (3, (1, 0)), (3, (1, -2))])
