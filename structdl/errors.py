@@ -9,7 +9,7 @@ class InputError(ValueError):
     """
 
 
-def require_at_least(name: str, value: float, least: float) -> None:
+def require_at_least(name: str, value: int | float, least: int) -> None:
     """Raises InputError unless a number is at least `least`.
 
     >>> require_at_least("--model.hidden", 0, 1)

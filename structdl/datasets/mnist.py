@@ -168,7 +168,7 @@ def as_sequence(
 
 
 def permutation(size: int, seed: int) -> np.ndarray:
-    """The order of the pixels [size * size] in a permuted sequence; NumPy keeps it the same.
+    """The order of the pixels [size * size] in a permuted sequence; a test holds it as it is.
 
     >>> permutation(8, 0)[:5]
     array([16, 36, 27,  8, 44])

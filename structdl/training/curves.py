@@ -67,7 +67,8 @@ def draw_learning_curves(
 def runs_beside(workdir: Path, same: Sequence[str]) -> dict[str, list[dict]]:
     """The logged rows, by preset, of a run and of those in the same folder that compare with it.
 
-    Of several runs of a preset the newest counts, but for this run's own.
+    Of several runs of a preset the newest counts, but for this run's own. A run that has logged
+    nothing yet is left out.
 
     Args:
       workdir: of a run.
@@ -83,9 +84,19 @@ def runs_beside(workdir: Path, same: Sequence[str]) -> dict[str, list[dict]]:
         if (path / CONFIG).exists() and (path / METRICS).exists():
             config = config_of(path)
             if all(config.get(field) == wanted[field] for field in same):
-                lines = (path / METRICS).read_text().splitlines()
-                found[read_json(path / CONFIG)["preset"]] = [json.loads(line) for line in lines]
-    return dict(sorted(found.items()))
+                found[read_json(path / CONFIG)["preset"]] = _read_rows(path / METRICS)
+    return {preset: rows for preset, rows in sorted(found.items()) if rows}
+
+
+def _read_rows(path: Path) -> list[dict]:
+    """The rows of a run that another process may be writing: a line cut short ends them."""
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
 
 
 def draw_runs(
