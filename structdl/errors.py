@@ -23,9 +23,9 @@ def require_at_least(name: str, value: int | float, least: int) -> None:
 def require_known(what: str, name: str, known) -> None:
     """Raises InputError unless a name is one of the known ones.
 
-    >>> require_known("mode", "san", ["mean", "sum"])
+    >>> require_known("mode", "sun", ["mean", "sum"])
     Traceback (most recent call last):
-    structdl.errors.InputError: unknown mode 'san': did you mean 'sum'?
+    structdl.errors.InputError: unknown mode 'sun': did you mean 'sum'?
     """
     if name not in known:
         raise InputError(f"unknown {what} {name!r}: {nearest_names(name, known)}")
