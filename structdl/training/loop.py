@@ -125,7 +125,7 @@ class Programs(NamedTuple):
 def make_programs(task: Task, optimizer: Optimizer, run: Run, placement: Placement) -> Programs:
     """Compiles, on first use, what `fit` calls."""
     rule = stopping_rule(run.stopping, run.stopping_size)
-    run_call = make_run_call(task, optimizer, rule)
+    run_call = make_run_call(task, optimizer, rule, placement.axis)
 
     def init(seed, data, seed_data, batch):
         inputs = Inputs(data, seed_data, batch)
@@ -141,15 +141,18 @@ def make_programs(task: Task, optimizer: Optimizer, run: Run, placement: Placeme
     )
 
 
-def make_run_call(task: Task, optimizer: Optimizer, rule: StoppingRule) -> Callable:
+def make_run_call(
+    task: Task, optimizer: Optimizer, rule: StoppingRule, axis: str | None = None
+) -> Callable:
     """Returns the pure function of one seed that `fit` compiles.
 
     `run_call(state, data, seed_data, batches, eval_batches) -> (state, trace)`: batches are those
     of `stack_batches` for one seed, eval_batches those of `number_batches`, or None for rounds
     without a validation. The trace holds, for every round, the state's step and flags at its
-    end, the summed diagnostics of its steps and the validation's means.
+    end, the summed diagnostics of its steps and the validation's means. The axis is that of
+    `make_train_step`.
     """
-    train_step = make_train_step(task, optimizer)
+    train_step = make_train_step(task, optimizer, axis)
 
     def guarded_step(state: LoopState, inputs: Inputs):
         """One step; a stopped seed, or one that just diverged, keeps its state bit for bit."""

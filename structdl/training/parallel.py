@@ -1,16 +1,19 @@
-"""One program over several devices of a process: by jit over a mesh, or by pmap over seeds."""
+"""One program over several devices: by jit over a mesh, or by pmap, over seeds or over examples."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from structdl.errors import InputError
+from structdl.errors import InputError, require_at_least
 from structdl.training.run import Run
 
 AXIS = "devices"
 EXAMPLES = 3  # batches are [num_seeds, rounds, steps, examples, ...]
+EVAL_EXAMPLES = 1  # those of a validation are [num_batches, examples, ...]
 
 
 class Placement(NamedTuple):
@@ -19,66 +22,134 @@ class Placement(NamedTuple):
     Fields:
       replicate: puts the task's data on every device.
       compile: `run_call -> compiled run_call`; the first argument may be donated.
+      axis: of devices that each hold some of a step's examples, where a call sums over them
+        itself; the compiler does so under jit.
     """
 
     replicate: Callable[[Any], Any]
     compile: Callable[[Callable], Callable]
+    axis: str | None = None
 
 
 def on_devices(run: Run) -> Placement:
     """The placement for `--parallel none|jit|pmap`.
 
-    The seeds' axis is divided where every group of seeds divides by the number of devices. Else
-    jit divides each batch's examples, and replicates leaves that do not divide.
+    The seeds' axis is divided where every group of seeds divides by the number of devices, else
+    each batch's examples. A batch that does not divide is computed whole on every device.
 
     Raises:
-      InputError: pmap where the seeds do not divide. Examples under pmap would need the sums of
-        loss, gradients and model state written out; jit has them from the compiler.
+      InputError: more devices than there are, or parameters divided elsewhere than under jit.
     """
-    num_devices = jax.local_device_count()
-    divides_seeds = all(len(group) % num_devices == 0 for group in run.seed_groups())
+    devices = devices_of(run)
+    divides_seeds = all(len(group) % len(devices) == 0 for group in run.seed_groups())
+    if run.shard_parameters and run.parallel != "jit":
+        raise InputError("--shard-parameters divides them over a mesh: give --parallel jit.")
     if run.parallel == "none":
         return Placement(jax.device_put, lambda call: jax.jit(call, donate_argnums=0))
     if run.parallel == "jit":
-        return _by_mesh(num_devices, divides_seeds)
-    if not divides_seeds:
+        mesh = Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,))
+        return _by_jit(mesh, divides_seeds, run.shard_parameters)
+    if divides_seeds:
+        return Placement(jax.device_put, partial(_pmap_over_seeds, devices=devices))
+    return Placement(jax.device_put, partial(_pmap_over_examples, devices=devices), AXIS)
+
+
+def devices_of(run: Run) -> list[jax.Device]:
+    """The devices that a run asks for: the first of this process, or all.
+
+    Raises:
+      InputError: there are fewer.
+    """
+    require_at_least("--num-devices", run.num_devices, 0)
+    devices = jax.local_devices()
+    if run.num_devices > len(devices):
         raise InputError(
-            f"--parallel pmap divides the seeds: groups of {len(run.seed_groups()[0])} seeds do "
-            f"not divide by {num_devices} devices. Change --num-seeds or --seeds-per-call, or give "
-            "--parallel jit, which divides batches too."
+            f"--num-devices is {run.num_devices}, and this process has {len(devices)} of the "
+            f"platform {devices[0].platform}; on a CPU the variable JAX_NUM_CPU_DEVICES makes more."
         )
-    return Placement(jax.device_put, lambda call: _pmap_over_seeds(call, num_devices))
+    return devices[: run.num_devices] if run.num_devices else devices
 
 
-def _by_mesh(num_devices: int, divides_seeds: bool) -> Placement:
-    mesh = jax.make_mesh((num_devices,), (AXIS,), axis_types=(AxisType.Auto,))
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def shared(axis: str, params):
+    """Parameters that all devices of an axis hold: their cotangents are summed over it."""
+    return params
+
+
+shared.defvjp(lambda axis, params: (params, None), lambda axis, _, bar: (jax.lax.psum(bar, axis),))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def summed(axis: str, tree):
+    """Sums over the devices of an axis, of which each one's addend has the sum's cotangent.
+
+    With `shared` it gives every device the derivative of the sum. That of `jax.lax.psum` alone
+    would count each addend once for every device.
+    """
+    return jax.lax.psum(tree, axis)
+
+
+summed.defvjp(lambda axis, tree: (jax.lax.psum(tree, axis), None), lambda axis, _, bar: (bar,))
+
+
+def _by_jit(mesh: Mesh, divides_seeds: bool, shard_parameters: bool) -> Placement:
     everywhere = NamedSharding(mesh, PartitionSpec())
     by_seed = NamedSharding(mesh, PartitionSpec(AXIS)) if divides_seeds else everywhere
-    by_example = NamedSharding(mesh, PartitionSpec(*(None,) * EXAMPLES, AXIS))
 
-    def of_batch(leaf):
-        divides = not divides_seeds and _divides(leaf, num_devices)
-        return jax.device_put(leaf, by_example if divides else by_seed)
+    def put_examples(tree, axis: int):
+        divided = not divides_seeds and divides(tree, axis, mesh.size)
+        spec = PartitionSpec(*(None,) * axis, AXIS)
+
+        def put(leaf):
+            has_examples = divided and leaf.ndim > axis
+            return jax.device_put(leaf, NamedSharding(mesh, spec) if has_examples else everywhere)
+
+        return jax.tree.map(put, tree)
+
+    def sharding_of_state(leaf):
+        if not shard_parameters or divides_seeds:
+            return by_seed
+        return NamedSharding(mesh, _largest_axis(leaf, mesh.size))
 
     def compile_call(call):
-        compiled = jax.jit(call, donate_argnums=0)
+        compiled = {}
 
         def placed(state, data, seed_data, batches, eval_batches):
-            state, seed_data = jax.device_put((state, seed_data), by_seed)
-            eval_batches = jax.device_put(eval_batches, everywhere)
-            return compiled(state, data, seed_data, jax.tree.map(of_batch, batches), eval_batches)
+            shardings = jax.tree.map(sharding_of_state, state)
+            size = len(state.stopped)
+            if size not in compiled:  # a last group of seeds may be smaller
+                # with its outputs where its inputs were, a call is compiled once
+                out_shardings = (shardings, by_seed)
+                compiled[size] = jax.jit(call, donate_argnums=0, out_shardings=out_shardings)
+            batches = jax.device_put(batches, by_seed) if divides_seeds else batches
+            return compiled[size](
+                jax.device_put(state, shardings),
+                data,
+                jax.device_put(seed_data, by_seed),
+                batches if divides_seeds else put_examples(batches, EXAMPLES),
+                put_examples(eval_batches, EVAL_EXAMPLES),
+            )
 
         return placed
 
     return Placement(lambda data: jax.device_put(data, everywhere), compile_call)
 
 
-def _pmap_over_seeds(call: Callable, num_devices: int) -> Callable:
-    mapped = jax.pmap(call, AXIS, in_axes=(0, None, 0, 0, None))
+def _largest_axis(leaf, num_devices: int) -> PartitionSpec:
+    """Divides the largest axis after that of seeds, of those that divide."""
+    sizes = [size if size % num_devices == 0 else 0 for size in leaf.shape[1:]]
+    if not any(sizes):
+        return PartitionSpec()
+    return PartitionSpec(*(None,) * (1 + sizes.index(max(sizes))), AXIS)
+
+
+def _pmap_over_seeds(call: Callable, devices) -> Callable:
+    mapped = jax.pmap(call, AXIS, in_axes=(0, None, 0, 0, None), devices=devices)
 
     def placed(state, data, seed_data, batches, eval_batches):
         state, seed_data, batches = jax.tree.map(
-            lambda leaf: leaf.reshape(num_devices, -1, *leaf.shape[1:]), (state, seed_data, batches)
+            lambda leaf: leaf.reshape(len(devices), -1, *leaf.shape[1:]),
+            (state, seed_data, batches),
         )
         results = mapped(state, data, seed_data, batches, eval_batches)
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), results)
@@ -86,5 +157,36 @@ def _pmap_over_seeds(call: Callable, num_devices: int) -> Callable:
     return placed
 
 
-def _divides(leaf, num_devices: int) -> bool:
-    return leaf.ndim > EXAMPLES and leaf.shape[EXAMPLES] % num_devices == 0
+def _pmap_over_examples(call: Callable, devices) -> Callable:
+    mapped = jax.pmap(
+        call, AXIS, in_axes=(None, None, None, 0, None), out_axes=None, devices=devices
+    )
+
+    def placed(state, data, seed_data, batches, eval_batches):
+        divided = divides(batches, EXAMPLES, len(devices))
+        parts = jax.tree.map(partial(_on_each, len(devices), divided), batches)
+        return mapped(state, data, seed_data, parts, eval_batches)
+
+    return placed
+
+
+def _on_each(num_devices: int, divided: bool, leaf):
+    """A leaf of batches with an axis of devices in front, its examples divided over it."""
+    if not divided or leaf.ndim <= EXAMPLES:
+        return np.broadcast_to(leaf, (num_devices, *leaf.shape))
+    return np.stack(np.split(leaf, num_devices, axis=EXAMPLES))
+
+
+def divides(tree, axis: int, num_devices: int) -> bool:
+    """Whether the examples of all leaves that have any divide by the number of devices.
+
+    Raises:
+      InputError: there are fewer examples than devices.
+    """
+    sizes = {leaf.shape[axis] for leaf in jax.tree.leaves(tree) if leaf.ndim > axis}
+    if axis == EXAMPLES and any(size < num_devices for size in sizes):
+        raise InputError(
+            f"a batch of {min(sizes)} examples is fewer than the {num_devices} devices that "
+            "--parallel divides it over: give a larger batch, or --num-devices."
+        )
+    return bool(sizes) and all(size % num_devices == 0 for size in sizes)

@@ -40,7 +40,11 @@ class Run:
     log_every: int = dataclasses.field(default=20, metadata=FREE)
     """Steps between writes to metrics.jsonl and TensorBoard."""
     parallel: Literal["none", "jit", "pmap"] = dataclasses.field(default="none", metadata=FREE)
-    """Divide the seeds, or else each batch, over all devices of this process."""
+    """Divide the seeds, or else each batch, over the devices of this process."""
+    num_devices: int = dataclasses.field(default=0, metadata=FREE)
+    """How many devices to divide over; 0 takes all."""
+    shard_parameters: bool = dataclasses.field(default=False, metadata=FREE)
+    """Under --parallel jit divide parameters and the optimizer's state too, instead of copying."""
     overwrite: bool = dataclasses.field(default=False, metadata=FREE)
     """Start again, removing what the workdir holds of the run before."""
     evaluate_only: bool = dataclasses.field(default=False, metadata=FREE)

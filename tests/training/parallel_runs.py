@@ -29,12 +29,26 @@ def train(run: Run, batch_size: int, store: Path | None = None, **changes):
     return result, [row["train_loss"] for row in log.rows]
 
 
-def kernels(run: Run, batch_size: int, kinds: tuple[str, ...], **changes) -> dict:
+def kernels(
+    run: Run, batch_size: int, kinds: tuple[str, ...], shard: bool = False, **changes
+) -> dict:
     found = {}
     for parallel in kinds:
-        result, losses = train(dataclasses.replace(run, parallel=parallel), batch_size, **changes)
-        kernel = result.selected[0]["kernel"]
-        found[parallel] = [kernel.tolist(), losses, len(kernel.sharding.device_set)]
+        on_these = dataclasses.replace(
+            run, parallel=parallel, shard_parameters=shard and parallel == "jit"
+        )
+        result, losses = train(on_these, batch_size, **changes)
+        kernel, state = result.selected[0]["kernel"], result.state.train
+        found[parallel] = {
+            "kernel": kernel.tolist(),
+            "losses": losses,
+            "devices": len(kernel.sharding.device_set),
+            "held": [
+                leaf.addressable_shards[0].data.size / leaf.size
+                for leaf in jax.tree.leaves((state.params, state.opt_state))
+                if leaf.size >= 16
+            ],
+        }
     return found
 
 
@@ -46,6 +60,14 @@ def noisy_loss(params, state, inputs, key):
     return ((error * mask).sum(), mask.sum()), (0.9 * state + features.mean(), {})
 
 
+def wide_loss(params, state, inputs, key):
+    """The kernel in two parts, of which one is large enough to be divided."""
+    index, mask = inputs.batch
+    kernel = params["kernel"] + params["wide"].reshape(3, 16).sum(axis=1)
+    error = (inputs.data[0][index] @ kernel - inputs.data[1][index]) ** 2
+    return ((error * mask).sum(), mask.sum()), (state, {})
+
+
 SHORT = Run(num_steps=12, steps_per_call=4, eval_every=4)
 
 if __name__ == "__main__":
@@ -55,11 +77,21 @@ if __name__ == "__main__":
         "loss_fn": noisy_loss,
         "init": lambda key, inputs: ({"kernel": jax.random.normal(key, (3,))}, jax.numpy.zeros(())),
     }
+    wide = {
+        "loss_fn": wide_loss,
+        "metrics": lambda *args: {"loss": wide_loss(*args)[0]},
+        "init": lambda key, inputs: (
+            {"kernel": jax.random.normal(key, (3,)), "wide": jax.numpy.zeros(48)},
+            (),
+        ),
+    }
     runs = {
-        "examples": kernels(SHORT, 16, ("none", "jit")),
-        "penalty": kernels(SHORT, 16, ("none", "jit"), **penalty),
+        "examples": kernels(SHORT, 16, ("none", "jit", "pmap")),
+        "penalty": kernels(SHORT, 16, ("none", "jit", "pmap"), **penalty),
         "noise": kernels(SHORT, 16, ("none", "jit"), **noisy),
-        "indivisible": kernels(SHORT, 9, ("none", "jit")),
+        "indivisible": kernels(SHORT, 9, ("none", "jit", "pmap")),
+        "two": kernels(dataclasses.replace(SHORT, num_devices=2), 16, ("none", "jit", "pmap")),
+        "divided": kernels(SHORT, 16, ("none", "jit"), shard=True, **wide),
         "seeds": kernels(several, 5, ("none", "jit", "pmap")),
     }
     train(dataclasses.replace(SHORT, parallel="jit"), 16, Path(sys.argv[1]))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from structdl.errors import InputError
-from structdl.training.parallel import on_devices
+from structdl.training.parallel import EXAMPLES, divides, on_devices
 from structdl.training.run import Run
 
 SCRIPT = Path(__file__).parent / "parallel_runs.py"
@@ -31,14 +31,17 @@ def test_eight_devices_give_the_run_of_one(tmp_path):
     shown = json.loads(done.stdout.splitlines()[-1])
     assert shown["devices"] == 8
     for name, found in shown["runs"].items():
-        kernels, losses, num_devices = found.pop("none")
-        assert num_devices == 1
-        assert len(losses) >= 3
-        for parallel, (parallel_kernels, parallel_losses, num_devices) in found.items():
+        alone = found.pop("none")
+        assert alone["devices"] == 1
+        assert len(alone["losses"]) >= 3
+        for parallel, run in found.items():
             if parallel == "jit":
-                assert num_devices == 8, name
-            np.testing.assert_allclose(parallel_kernels, kernels, rtol=1e-4, err_msg=name)
-            np.testing.assert_allclose(parallel_losses, losses, rtol=1e-4, err_msg=name)
+                assert run["devices"] == (2 if name == "two" else 8), name
+            for value in ("kernel", "losses"):
+                np.testing.assert_allclose(run[value], alone[value], rtol=1e-4, err_msg=name)
+    # of the wide parameter, and of its two moments, each device holds an eighth
+    assert shown["runs"]["examples"]["jit"]["held"] == []
+    assert shown["runs"]["divided"]["jit"]["held"] == [1 / 8] * 3
 
     # this process has one device, and goes on from what eight have saved
     spec = importlib.util.spec_from_file_location("parallel_runs", SCRIPT)
@@ -53,9 +56,17 @@ def test_eight_devices_give_the_run_of_one(tmp_path):
     )
 
 
-def test_pmap_divides_seeds_only():
-    assert on_devices(Run(num_seeds=1, parallel="pmap")), "one device divides anything"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jax.local_device_count", lambda: 8)
-        with pytest.raises(InputError, match="--parallel jit"):
-            on_devices(Run(num_seeds=12, seeds_per_call=12, parallel="pmap"))
+def test_devices_that_are_not_there_are_refused():
+    for run in (Run(num_devices=2), Run(num_devices=2, parallel="pmap")):
+        with pytest.raises(InputError, match="JAX_NUM_CPU_DEVICES"):
+            on_devices(run)
+    with pytest.raises(InputError, match="--parallel jit"):
+        on_devices(Run(shard_parameters=True))
+
+
+def test_a_batch_of_fewer_examples_than_devices_is_refused():
+    batches = np.zeros((1, 1, 2, 3)), np.zeros((1, 1, 2))
+    assert divides(batches, EXAMPLES, 3)
+    assert not divides(batches, EXAMPLES, 2)
+    with pytest.raises(InputError, match="batch of 3 examples is fewer than the 4 devices"):
+        divides(batches, EXAMPLES, 4)
