@@ -2,13 +2,18 @@
 
 import contextlib
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tqdm import tqdm
+
 from structdl.errors import InputError
 from structdl.training.state import LoopState
 from structdl.training.workdir import naming_workdir
+
+TEMPORARY = ".orbax-checkpoint-tmp"  # part of the name of what orbax has not finished
 
 
 class Saved(NamedTuple):
@@ -29,7 +34,9 @@ class Checkpoints:
         import orbax.checkpoint as ocp  # half a second, which `--help` need not wait for
 
         self.directory = Path(directory).resolve()
-        self._args = ocp.args
+        self._args, self._read_only = ocp.args, read_only
+        if not read_only:
+            _say_what_was_cut_short(self.directory)
         with naming_workdir(self.directory), _without_warnings():
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=None if read_only else keep,
@@ -63,29 +70,65 @@ class Checkpoints:
                 raise OSError(str(error).splitlines()[0]) from error
 
     def restore(self, template: LoopState) -> Saved | None:
-        """Reads the newest checkpoint into the template's structure, or returns None.
+        """Reads the newest whole checkpoint into the template's structure, or returns None.
+
+        A damaged one is passed over with a warning.
 
         Raises:
-          InputError: the checkpoint was written by another model or optimizer, or is damaged.
+          InputError: all were written by another model or optimizer, or are damaged.
         """
-        step = self._manager.latest_step() if self.directory.exists() else None
-        if step is None:
-            return None
+        steps = self._manager.all_steps() if self.directory.exists() else []
+        first_error = None
+        for step in sorted(steps, reverse=True):
+            try:
+                restored = self._restore(step, template)
+            except (ValueError, KeyError, TypeError, OSError) as error:
+                first_error = first_error or error
+                continue
+            if first_error:
+                tqdm.write(
+                    f"warning: the checkpoint {self.directory / str(max(steps))} is damaged "
+                    f"({_first_line(first_error)}): going on from that of step {step}.",
+                    file=sys.stderr,
+                )
+                self._forget_after(step)
+            return Saved(step, restored["state"], restored["progress"])
+        if first_error:
+            raise InputError(
+                f"the checkpoint {self.directory / str(max(steps))} does not fit this model and "
+                f"optimizer ({_first_line(first_error)}); give another --workdir, or --overwrite "
+                "to start again."
+            ) from first_error
+        return None
+
+    def _restore(self, step: int, template: LoopState):
         args = self._args.Composite(
             state=self._args.StandardRestore(template), progress=self._args.JsonRestore()
         )
-        try:
-            restored = self._manager.restore(step, args=args)
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"the checkpoint {self.directory / str(step)} does not fit this model and "
-                f"optimizer ({str(error).splitlines()[0]}); give another --workdir, or --overwrite "
-                "to start again."
-            ) from error
-        return Saved(step, restored["state"], restored["progress"])
+        return self._manager.restore(step, args=args)
+
+    def _forget_after(self, step: int) -> None:
+        """Removes damaged checkpoints, in whose places whole ones will be written."""
+        if not self._read_only:
+            for later in self._manager.all_steps():
+                if later > step:
+                    self._manager.delete(later)
 
     def close(self) -> None:
         self._manager.close()
+
+
+def _say_what_was_cut_short(directory: Path) -> None:
+    """What a killed process left half written; the manager removes it."""
+    for entry in directory.glob(f"*{TEMPORARY}*"):
+        tqdm.write(
+            f"warning: the save {entry.name} was cut short: the last whole checkpoint counts.",
+            file=sys.stderr,
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import platform
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from structdl.training.logging import MetricsLog, Stopwatch
 from structdl.training.loop import Fit, check_start, fit, restore
 from structdl.training.metrics import summarize
 from structdl.training.optimizers import Optimizer, make_optimizer
+from structdl.training.preemption import Preempted, preemption
 from structdl.training.profiling import Profile
 from structdl.training.runtime import (
     keep_compiled_programs,
@@ -55,6 +56,8 @@ def main(experiment: Experiment, argv: Sequence[str] | None = None) -> None:
         versions = ", ".join(f"{name} {version}" for name, version in _versions().items())
         print(f"{paragraph}\n({versions})", file=sys.stderr)
         sys.exit(2)
+    except Preempted as leave:
+        print(f"asked to leave: {leave}; the same command goes on from there.", file=sys.stderr)
     except KeyboardInterrupt:
         print(
             "interrupted: the same command, without --overwrite, goes on from the last checkpoint.",
@@ -187,7 +190,8 @@ def _train_and_test(
     if config.run.evaluate_only:
         result, costs = _restore(config, task, optimizer, path), {}
     else:
-        result, profile = _train(config, task, optimizer, path, stopwatch)
+        with preemption() as preempted:
+            result, profile = _train(config, task, optimizer, path, stopwatch, preempted)
         costs = {name: summarize(values) for name, values in profile.costs().items()}
     if np.all(result.state.diverged):
         steps = np.asarray(result.state.train.step)
@@ -209,7 +213,9 @@ def _train_and_test(
     return summary
 
 
-def _train(config, task: Task, optimizer, path: Path, stopwatch: Stopwatch) -> tuple[Fit, Profile]:
+def _train(
+    config, task: Task, optimizer, path: Path, stopwatch: Stopwatch, preempted: Callable[[], bool]
+) -> tuple[Fit, Profile]:
     total_steps = config.run.num_steps * config.run.num_seeds
     log = MetricsLog(path, total_steps=total_steps, every=config.run.log_every)
     profile = Profile(path / folder.PROFILE if config.run.profile else None)
@@ -222,6 +228,7 @@ def _train(config, task: Task, optimizer, path: Path, stopwatch: Stopwatch) -> t
             log=log,
             stopwatch=stopwatch,
             profile=profile,
+            preempted=preempted,
         )
     except TypeError as error:
         if "forward-mode autodiff" not in str(error):

@@ -19,6 +19,7 @@ from structdl.training.evaluate import evaluation_key, metric_totals, number_bat
 from structdl.training.logging import MetricsLog, Stopwatch
 from structdl.training.optimizers import Optimizer
 from structdl.training.parallel import Placement, on_devices
+from structdl.training.preemption import Preempted
 from structdl.training.profiling import Profile
 from structdl.training.run import Run
 from structdl.training.seeds import group_name, over_seeds, stack
@@ -53,6 +54,7 @@ def fit(
     log: MetricsLog | None = None,
     stopwatch: Stopwatch | None = None,
     profile: Profile | None = None,
+    preempted: Callable[[], bool] = lambda: False,
 ) -> Fit:
     """Trains seeds run.seed to run.seed + run.num_seeds - 1, in groups that are vmapped.
 
@@ -62,12 +64,17 @@ def fit(
       log: where losses and validation metrics go.
       stopwatch: adds up seconds of compiling and training.
       profile: watches the calls.
+      preempted: whether the run is asked to leave; it then saves itself after the call that is
+        running.
 
     Raises:
       InputError: a Run that cannot be carried out.
+      Preempted: the run was asked to leave, and has saved itself.
     """
     run.validate()
-    watch = _Watch(log or MetricsLog(None), stopwatch or Stopwatch(), profile or Profile())
+    watch = _Watch(
+        log or MetricsLog(None), stopwatch or Stopwatch(), profile or Profile(), preempted
+    )
     placement = on_devices(run)
     programs = make_programs(task, optimizer, run, placement)
     task = task._replace(data=placement.replicate(task.data))
@@ -224,11 +231,12 @@ def stack_batches(task: Task, seeds: Sequence[int], step: int, call: Call):
 
 
 class _Watch(NamedTuple):
-    """Who is told how a run goes."""
+    """Who is told how a run goes, and who may end it."""
 
     log: MetricsLog
     stopwatch: Stopwatch
     profile: Profile
+    preempted: Callable[[], bool]
 
 
 class _Group(NamedTuple):
@@ -256,7 +264,7 @@ def _fit_group(
     watch: _Watch,
 ) -> Fit:
     """Trains one group of seeds from where its checkpoints end."""
-    log, stopwatch, profile = watch
+    log, stopwatch, profile, preempted = watch
     if run.stopping != "none" and group.eval_batches is None:
         raise InputError(f"--stopping {run.stopping} needs validations: this task has none.")
     saved = store.restore(_template(programs, group)) if store else None
@@ -293,8 +301,12 @@ def _fit_group(
             log.add(step, call, trace)
         before, step = step, step + call.rounds * call.steps
         every = run.checkpoint_every
-        if going_on and step < run.num_steps and every and step // every > before // every:
-            save()
+        leaves = preempted()
+        if going_on and step < run.num_steps:
+            if leaves or (every and step // every > before // every):
+                save()
+            if leaves:
+                raise Preempted(step)
     with stopwatch.measure("train"):
         jax.block_until_ready(state)
         profile.finish(active)

@@ -11,10 +11,11 @@ from structdl.training.checkpoints import Checkpoints
 from structdl.training.logging import MetricsLog
 from structdl.training.loop import fit
 from structdl.training.optimizers import OptimizerConfig, make_optimizer
+from structdl.training.preemption import Preempted, preemption
 from structdl.training.run import Run
 
 
-def train(workdir: Path, rule: str):
+def train(workdir: Path, rule: str, preempted=lambda: False):
     """Two seeds that stop, where a rule stops them, long after the first checkpoint."""
     run = Run(
         num_steps=800,
@@ -31,10 +32,15 @@ def train(workdir: Path, rule: str):
         run,
         checkpoints=lambda group: Checkpoints(workdir / "checkpoints" / group),
         log=log,
+        preempted=preempted,
     )
     log.close()
     return result
 
 
 if __name__ == "__main__":
-    train(Path(sys.argv[1]), sys.argv[2])
+    with preemption() as preempted:
+        try:
+            train(Path(sys.argv[1]), sys.argv[2], preempted)
+        except Preempted as leave:
+            print(leave.step)

@@ -1,4 +1,4 @@
-"""A run killed with SIGKILL and started again ends bit for bit where an uninterrupted one does."""
+"""A run that a signal ended and that is started again ends bit for bit where a whole one does."""
 
 import importlib.util
 import json
@@ -11,6 +11,8 @@ from pathlib import Path
 import chex
 import pytest
 
+from structdl.training.checkpoints import TEMPORARY
+
 SCRIPT = Path(__file__).parent / "killed_run.py"
 
 
@@ -21,18 +23,21 @@ def load_script():
     return module
 
 
-def kill_at_first_checkpoint(command: list[str], store: Path) -> int:
-    """Kills a process, seen alive, when it has saved; returns the step of its last checkpoint."""
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+def end_at_first_checkpoint(command: list[str], store: Path, number=signal.SIGKILL) -> str:
+    """Sends a signal to a process, seen alive, when it has saved; returns what it printed."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         deadline = time.monotonic() + 120
         while not saved_steps(store):
-            assert process.poll() is None, process.stderr.read().decode()
+            assert process.poll() is None, process.stderr.read()
             assert time.monotonic() < deadline, "no checkpoint in two minutes"
             time.sleep(0.005)
         assert process.poll() is None, "the process ended before it could be killed"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    return max(saved_steps(store))
+        process.send_signal(number)
+        output, errors = process.communicate()
+    assert process.returncode == (-9 if number == signal.SIGKILL else 0), errors
+    return output
 
 
 def saved_steps(store: Path) -> list[int]:
@@ -41,14 +46,26 @@ def saved_steps(store: Path) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", ["none", "window_mean", "patience"])
-def test_a_killed_run_resumes_bit_for_bit(rule, tmp_path):
+@pytest.mark.parametrize(
+    ("rule", "number"),
+    [
+        ("none", signal.SIGKILL),
+        ("window_mean", signal.SIGKILL),
+        ("patience", signal.SIGKILL),
+        ("patience", signal.SIGTERM),
+    ],
+)
+def test_a_run_that_was_ended_resumes_bit_for_bit(rule, number, tmp_path):
     train = load_script().train
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     killed.mkdir()
     whole.mkdir()
     command = [sys.executable, str(SCRIPT), str(killed), rule]
-    step = kill_at_first_checkpoint(command, killed / "checkpoints" / "seeds-0-1")
+    store = killed / "checkpoints" / "seeds-0-1"
+    printed = end_at_first_checkpoint(command, store, number)
+    step = max(saved_steps(store))
+    if number == signal.SIGTERM:
+        assert int(printed) == step, "it left after the call in which it was asked, and saved"
     uninterrupted = train(whole, rule)
     steps = uninterrupted.state.train.step.tolist()
     assert 0 < step < min(steps), "killed before either seed had stopped"
@@ -60,3 +77,30 @@ def test_a_killed_run_resumes_bit_for_bit(rule, tmp_path):
     logs = [(folder / "metrics.jsonl").read_text() for folder in (killed, whole)]
     assert logs[0] == logs[1], "the log has no line twice and none too few"
     assert json.loads(logs[0].splitlines()[-1])["step"] <= max(steps)
+
+
+def cut_short(checkpoint: Path) -> None:
+    """Empties the files of a checkpoint, as a disk that was unplugged might."""
+    for file in checkpoint.rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, capfd):
+    script = load_script()
+    whole, damaged = tmp_path / "whole", tmp_path / "damaged"
+    for folder in (whole, damaged):
+        folder.mkdir()
+    uninterrupted = script.train(whole, "none")
+    script.train(damaged, "none")
+    store = damaged / "checkpoints" / "seeds-0-1"
+    before, last = saved_steps(store)
+    cut_short(store / str(last))
+    (store / f"820{TEMPORARY}").mkdir()
+    again = script.train(damaged, "none")
+    errors = capfd.readouterr().err
+    assert f"{last} is damaged" in errors
+    assert f"going on from that of step {before}" in errors
+    assert f"the save 820{TEMPORARY} was cut short" in errors
+    chex.assert_trees_all_equal(again.state, uninterrupted.state)
+    assert saved_steps(store) == [before, last]
