@@ -95,7 +95,7 @@ class SequenceModel(nn.Module):
             if train and self.config.dropout > 0:
                 hidden = dropout(self.make_rng("dropout"), hidden, self.config.dropout)
         if self.last:
-            ends = jnp.full(len(x), x.shape[1]) if lengths is None else lengths
+            ends = jnp.full(x.shape[0], x.shape[1]) if lengths is None else lengths
             places = jnp.maximum(ends - 1, 0)[:, None, None]
             hidden = jnp.take_along_axis(hidden, places, axis=1)[:, 0]
         return self.readout(hidden)

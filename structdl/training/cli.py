@@ -1,5 +1,6 @@
 """The command line that every experiment shares, from the preset's name to summary.json."""
 
+import contextlib
 import json
 import os
 import platform
@@ -30,6 +31,7 @@ from structdl.training.loop import Fit, check_start, fit, restore
 from structdl.training.metrics import summarize
 from structdl.training.optimizers import Optimizer, make_optimizer
 from structdl.training.preemption import Preempted, preemption
+from structdl.training.processes import any_of_them, is_first, join, wait_for_all
 from structdl.training.profiling import Profile
 from structdl.training.runtime import (
     keep_compiled_programs,
@@ -77,12 +79,15 @@ def run_experiment(experiment: Experiment, argv: Sequence[str]) -> dict[str, Any
     preset, config = parse(experiment, argv)
     optimizer = make_optimizer(config.optimizer)  # before any data is touched
     config.run.validate()
+    join(config.run)
     path = config.run.workdir or folder.default_workdir(experiment.name, preset, config)
     if config.run.evaluate_only:
         folder.read_json(path / folder.CONFIG)
     if config.run.record:
         require_recordable(experiment, preset, config)
     summary = _run_in_workdir(experiment, preset, config, optimizer, path)
+    if not is_first():
+        return summary
     print(f"{path}\n{describe(experiment, preset, config, summary)}")
     if config.run.record:
         ledger.record(experiment.directory, ledger_rows(experiment, preset, config, summary, argv))
@@ -93,7 +98,9 @@ def run_experiment(experiment: Experiment, argv: Sequence[str]) -> dict[str, Any
 
 def _run_in_workdir(experiment, preset, config, optimizer, path: Path) -> dict[str, Any]:
     run, finished = config.run, path / folder.SUMMARY
-    with folder.open_workdir(path, experiment.name, config):
+    # of several processes the first one holds the folder
+    opened = folder.open_workdir(path, experiment.name, config)
+    with opened if is_first() else contextlib.nullcontext():
         if finished.exists() and not (run.evaluate_only or run.overwrite):
             summary = folder.read_json(finished)
             if summary["config"]["run"]["num_steps"] == config.run.num_steps:
@@ -108,8 +115,10 @@ def _run_in_workdir(experiment, preset, config, optimizer, path: Path) -> dict[s
         commits = []
         if not run.evaluate_only:
             check_start(task, optimizer, run)
-            commit = ledger.provenance(experiment.directory)
-            commits = folder.claim(path, experiment.name, preset, config, commit)
+            if is_first():
+                commit = ledger.provenance(experiment.directory)
+                commits = folder.claim(path, experiment.name, preset, config, commit)
+            wait_for_all("the workdir is ready")
         return _train_and_test(experiment, preset, config, task, optimizer, path, commits)
 
 
@@ -204,7 +213,7 @@ def _train_and_test(
     metrics = _test(config, task, result, stopwatch)
     summary = _summary(experiment, preset, config, result, metrics, stopwatch)
     summary |= {"costs": costs, "commits": commits}
-    if not config.run.evaluate_only:
+    if is_first() and not config.run.evaluate_only:
         with folder.naming_workdir(path):
             figures = path / folder.FIGURES
             figures.mkdir(exist_ok=True)
@@ -216,8 +225,10 @@ def _train_and_test(
 def _train(
     config, task: Task, optimizer, path: Path, stopwatch: Stopwatch, preempted: Callable[[], bool]
 ) -> tuple[Fit, Profile]:
-    total_steps = config.run.num_steps * config.run.num_seeds
-    log = MetricsLog(path, total_steps=total_steps, every=config.run.log_every)
+    total_steps = config.run.num_steps * config.run.num_seeds if is_first() else None
+    log = MetricsLog(
+        path if is_first() else None, total_steps=total_steps, every=config.run.log_every
+    )
     profile = Profile(path / folder.PROFILE if config.run.profile else None)
     try:
         result = fit(
@@ -228,7 +239,7 @@ def _train(
             log=log,
             stopwatch=stopwatch,
             profile=profile,
-            preempted=preempted,
+            preempted=lambda: any_of_them(preempted()),
         )
     except TypeError as error:
         if "forward-mode autodiff" not in str(error):

@@ -20,6 +20,7 @@ from structdl.training.logging import MetricsLog, Stopwatch
 from structdl.training.optimizers import Optimizer
 from structdl.training.parallel import Placement, on_devices
 from structdl.training.preemption import Preempted
+from structdl.training.processes import local
 from structdl.training.profiling import Profile
 from structdl.training.run import Run
 from structdl.training.seeds import group_name, over_seeds, stack
@@ -83,7 +84,7 @@ def fit(
         store = checkpoints(group_name(seeds)) if checkpoints else None
         try:
             group = _make_group(task, seeds)
-            fits.append(_fit_group(task, programs, run, group, store, watch))
+            fits.append(_fit_group(task, programs, placement, run, group, store, watch))
         finally:
             if store:
                 store.close()
@@ -142,10 +143,24 @@ def make_programs(task: Task, optimizer: Optimizer, run: Run, placement: Placeme
         return rule.final(state.rule, selected(optimizer, state.train))
 
     return Programs(
-        init=jax.jit(over_seeds(init, (0, None, 0, 0))),
+        init=_jit_into(over_seeds(init, (0, None, 0, 0)), placement.of_state),
         call=placement.compile(over_seeds(run_call, (0, None, 0, 0, None))),
         final=jax.jit(over_seeds(final, (0,))),
     )
+
+
+def _jit_into(function: Callable, where: Callable[[Any], Any]) -> Callable:
+    """Compiles a function whose result goes where `where(its shapes)` says."""
+    traced, compiled = jax.jit(function), {}
+
+    def call(*args):
+        shapes = jax.eval_shape(traced, *args)
+        size = jax.tree.leaves(shapes)[0].shape  # that of a group of seeds
+        if size not in compiled:
+            compiled[size] = jax.jit(function, out_shardings=where(shapes))
+        return compiled[size](*args)
+
+    return call
 
 
 def make_run_call(
@@ -258,6 +273,7 @@ def _make_group(task: Task, seeds: tuple[int, ...]) -> _Group:
 def _fit_group(
     task: Task,
     programs: Programs,
+    placement: Placement,
     run: Run,
     group: _Group,
     store: Checkpoints | None,
@@ -267,7 +283,7 @@ def _fit_group(
     log, stopwatch, profile, preempted = watch
     if run.stopping != "none" and group.eval_batches is None:
         raise InputError(f"--stopping {run.stopping} needs validations: this task has none.")
-    saved = store.restore(_template(programs, group)) if store else None
+    saved = store.restore(_template(programs, placement, group)) if store else None
     if saved:
         step, state, resumed = saved.step, saved.state, saved.progress["resumed"] + 1
         stopwatch.resume(saved.progress["seconds"])
@@ -312,7 +328,7 @@ def _fit_group(
         profile.finish(active)
     if not saved or step > saved.step:
         save()
-    return Fit(group.seeds, state, programs.final(state), resumed)
+    return Fit(group.seeds, local(state), local(programs.final(state)), resumed)
 
 
 def restore(
@@ -328,7 +344,7 @@ def restore(
     fits = []
     for seeds in run.seed_groups():
         store = checkpoints(group_name(seeds))
-        saved = store.restore(_template(programs, _make_group(task, seeds)))
+        saved = store.restore(_template(programs, placement, _make_group(task, seeds)))
         store.close()
         if saved is None:
             raise InputError(f"there is no checkpoint in {store.directory} yet: train first.")
@@ -355,12 +371,13 @@ def check_start(task: Task, optimizer: Optimizer, run: Run) -> None:
     jax.eval_shape(over_seeds(loss, (0, 0, 0)), state, seed_data, batch)
 
 
-def _template(programs: Programs, group: _Group) -> LoopState:
-    """The shapes of a group's state, on one device: a checkpoint is not tied to its devices."""
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+def _template(programs: Programs, placement: Placement, group: _Group) -> LoopState:
+    """The shapes of a group's state, and where it shall lie: not where it lay when it was saved."""
+    shapes = jax.eval_shape(programs.init, *group.init_args)
     return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        jax.eval_shape(programs.init, *group.init_args),
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        placement.of_state(shapes),
     )
 
 

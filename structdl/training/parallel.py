@@ -22,12 +22,14 @@ class Placement(NamedTuple):
     Fields:
       replicate: puts the task's data on every device.
       compile: `run_call -> compiled run_call`; the first argument may be donated.
+      of_state: where the leaves of a state of these shapes lie.
       axis: of devices that each hold some of a step's examples, where a call sums over them
         itself; the compiler does so under jit.
     """
 
     replicate: Callable[[Any], Any]
     compile: Callable[[Callable], Callable]
+    of_state: Callable[[Any], Any]
     axis: str | None = None
 
 
@@ -44,29 +46,36 @@ def on_devices(run: Run) -> Placement:
     divides_seeds = all(len(group) % len(devices) == 0 for group in run.seed_groups())
     if run.shard_parameters and run.parallel != "jit":
         raise InputError("--shard-parameters divides them over a mesh: give --parallel jit.")
+    if run.parallel != "jit" and jax.process_count() > 1:
+        raise InputError(f"--parallel {run.parallel} is for one process: give --parallel jit.")
     if run.parallel == "none":
-        return Placement(jax.device_put, lambda call: jax.jit(call, donate_argnums=0))
+        return Placement(
+            jax.device_put, lambda call: jax.jit(call, donate_argnums=0), _on_one_device
+        )
     if run.parallel == "jit":
         mesh = Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,))
         return _by_jit(mesh, divides_seeds, run.shard_parameters)
-    if divides_seeds:
-        return Placement(jax.device_put, partial(_pmap_over_seeds, devices=devices))
-    return Placement(jax.device_put, partial(_pmap_over_examples, devices=devices), AXIS)
+    compile_call = _pmap_over_seeds if divides_seeds else _pmap_over_examples
+    axis = None if divides_seeds else AXIS
+    compile_call = partial(compile_call, devices=devices)
+    return Placement(jax.device_put, compile_call, _on_one_device, axis)
 
 
 def devices_of(run: Run) -> list[jax.Device]:
-    """The devices that a run asks for: the first of this process, or all.
+    """The devices that a run asks for: the first ones, or those of all processes.
 
     Raises:
-      InputError: there are fewer.
+      InputError: there are fewer, or not all where there are several processes.
     """
     require_at_least("--num-devices", run.num_devices, 0)
-    devices = jax.local_devices()
+    devices = jax.devices()
     if run.num_devices > len(devices):
         raise InputError(
-            f"--num-devices is {run.num_devices}, and this process has {len(devices)} of the "
-            f"platform {devices[0].platform}; on a CPU the variable JAX_NUM_CPU_DEVICES makes more."
+            f"--num-devices is {run.num_devices}, and there are {len(devices)} of the platform "
+            f"{devices[0].platform}; on a CPU the variable JAX_NUM_CPU_DEVICES makes more."
         )
+    if run.num_devices and jax.process_count() > 1:
+        raise InputError("--num-devices is for one process: several take all devices they have.")
     return devices[: run.num_devices] if run.num_devices else devices
 
 
@@ -102,37 +111,59 @@ def _by_jit(mesh: Mesh, divides_seeds: bool, shard_parameters: bool) -> Placemen
 
         def put(leaf):
             has_examples = divided and leaf.ndim > axis
-            return jax.device_put(leaf, NamedSharding(mesh, spec) if has_examples else everywhere)
+            return _put(leaf, NamedSharding(mesh, spec) if has_examples else everywhere)
 
         return jax.tree.map(put, tree)
 
-    def sharding_of_state(leaf):
-        if not shard_parameters or divides_seeds:
-            return by_seed
-        return NamedSharding(mesh, _largest_axis(leaf, mesh.size))
+    def of_state(state):
+        if shard_parameters and not divides_seeds:
+            return jax.tree.map(
+                lambda leaf: NamedSharding(mesh, _largest_axis(leaf, mesh.size)), state
+            )
+        return jax.tree.map(lambda leaf: by_seed, state)
 
     def compile_call(call):
         compiled = {}
 
         def placed(state, data, seed_data, batches, eval_batches):
-            shardings = jax.tree.map(sharding_of_state, state)
+            shardings = of_state(state)
             size = len(state.stopped)
             if size not in compiled:  # a last group of seeds may be smaller
                 # with its outputs where its inputs were, a call is compiled once
                 out_shardings = (shardings, by_seed)
                 compiled[size] = jax.jit(call, donate_argnums=0, out_shardings=out_shardings)
-            batches = jax.device_put(batches, by_seed) if divides_seeds else batches
-            return compiled[size](
-                jax.device_put(state, shardings),
-                data,
-                jax.device_put(seed_data, by_seed),
-                batches if divides_seeds else put_examples(batches, EXAMPLES),
-                put_examples(eval_batches, EVAL_EXAMPLES),
+            state, seed_data = (
+                jax.tree.map(_put, state, shardings),
+                jax.tree.map(lambda leaf: _put(leaf, by_seed), seed_data),
             )
+            if divides_seeds:
+                batches = jax.tree.map(lambda leaf: _put(leaf, by_seed), batches)
+            else:
+                batches = put_examples(batches, EXAMPLES)
+            eval_batches = put_examples(eval_batches, EVAL_EXAMPLES)
+            return compiled[size](state, data, seed_data, batches, eval_batches)
 
         return placed
 
-    return Placement(lambda data: jax.device_put(data, everywhere), compile_call)
+    def replicate(data):
+        return jax.tree.map(lambda leaf: _put(leaf, everywhere), data)
+
+    return Placement(replicate, compile_call, of_state)
+
+
+def _on_one_device(state):
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda leaf: sharding, state)
+
+
+def _put(leaf, sharding):
+    """An array where it shall lie; of several processes each gives what its own devices hold."""
+    if jax.process_count() == 1:
+        return jax.device_put(leaf, sharding)
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return leaf  # it came from a call, or from a checkpoint
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 def _largest_axis(leaf, num_devices: int) -> PartitionSpec:

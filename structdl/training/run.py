@@ -40,11 +40,17 @@ class Run:
     log_every: int = dataclasses.field(default=20, metadata=FREE)
     """Steps between writes to metrics.jsonl and TensorBoard."""
     parallel: Literal["none", "jit", "pmap"] = dataclasses.field(default="none", metadata=FREE)
-    """Divide the seeds, or else each batch, over the devices of this process."""
+    """Divide the seeds, or else each batch, over the devices."""
     num_devices: int = dataclasses.field(default=0, metadata=FREE)
     """How many devices to divide over; 0 takes all."""
     shard_parameters: bool = dataclasses.field(default=False, metadata=FREE)
     """Under --parallel jit divide parameters and the optimizer's state too, instead of copying."""
+    coordinator: str = dataclasses.field(default="", metadata=FREE)
+    """HOST:PORT where process 0 of several listens, or auto where the cluster says it."""
+    num_processes: int = dataclasses.field(default=0, metadata=FREE)
+    """How many processes this run has, under --coordinator HOST:PORT."""
+    process_id: int = dataclasses.field(default=-1, metadata=FREE)
+    """Which of them this one is, from 0."""
     overwrite: bool = dataclasses.field(default=False, metadata=FREE)
     """Start again, removing what the workdir holds of the run before."""
     evaluate_only: bool = dataclasses.field(default=False, metadata=FREE)

@@ -1,0 +1,91 @@
+"""A trained function as one file, that runs where neither its code nor its parameters are at hand.
+
+The file holds the compiled form of the function, StableHLO, with all arrays that it closes over,
+its parameters above all; `load_function` needs JAX alone.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax import export
+
+from structdl.errors import InputError
+
+
+def symbolic(*specs: tuple[str, Any]) -> list[jax.ShapeDtypeStruct]:
+    """Shapes with sizes that are known when the function is called, (shape, dtype) of each array.
+
+    One name stands for one size in all of them. What was exported for a name is called with any
+    size of 1 or more.
+
+    >>> symbolic(("batch, 64, 1", "float32"), ("batch", "int32"))
+    [ShapeDtypeStruct(shape=(batch, 64, 1), dtype=float32),
+     ShapeDtypeStruct(shape=(batch,), dtype=int32)]
+    """
+    scope = export.SymbolicScope()
+    return [
+        jax.ShapeDtypeStruct(export.symbolic_shape(shape, scope=scope), dtype)
+        for shape, dtype in specs
+    ]
+
+
+def save_function(
+    function: Callable,
+    arguments: Sequence[Any],
+    path: Path,
+    *,
+    platforms: Sequence[str] | None = None,
+) -> None:
+    """Writes a function of arrays to a file, whole or not at all.
+
+    Args:
+      function: pure; `lambda x: model.apply({"params": params}, x, train=False)`, say.
+      arguments: their shapes and dtypes: those of `symbolic`, or arrays.
+      path: of the file.
+      platforms: where it shall run, of "cpu", "cuda", "rocm" and "tpu"; None means what this
+        process computes on.
+
+    Raises:
+      InputError: the file cannot be written, or the function needs a size that is symbolic.
+    """
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
+    try:
+        exported = export.export(jax.jit(function), platforms=platforms)(*shapes)
+    except jax.errors.InconclusiveDimensionOperation as error:
+        raise InputError(
+            f"this function asks for a size that is symbolic ({str(error).splitlines()[0]}): give "
+            "a number in its place."
+        ) from error
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(exported.serialize())
+        part.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error}") from error
+
+
+def load_function(path: Path) -> Callable:
+    """Reads a function that `save_function` wrote; it is compiled once for each shape it is given.
+
+    Raises:
+      InputError: there is no such file, or it holds something else. The function itself raises
+        InputError where it is given arrays of other shapes or dtypes than it was exported for.
+    """
+    try:
+        exported = export.deserialize(bytearray(path.read_bytes()))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    except Exception as error:  # of flatbuffers, which has no error of its own
+        raise InputError(f"{path} holds no exported function, or a damaged one") from error
+    compiled = jax.jit(exported.call)
+
+    def call(*arguments):
+        try:
+            return compiled(*arguments)
+        except (ValueError, TypeError) as error:
+            wanted = ", ".join(map(str, jax.tree.leaves(exported.in_avals)))
+            raise InputError(f"{path} was exported for {wanted}: {error}") from error
+
+    return call
