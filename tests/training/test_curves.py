@@ -1,5 +1,7 @@
 """Learning curves: means over seeds, and a plot only of what was logged."""
 
+import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from structdl.training import curves
+from structdl.training.workdir import CONFIG, METRICS
 
 ROWS = [
     {"seed": 0, "step": 10, "train_loss": 1.0},
@@ -53,3 +56,54 @@ def test_a_baseline_is_a_dotted_line_and_a_loss_may_be_logarithmic(drawn):
     assert [axis.get_yscale() for axis in drawn[2].axes] == ["linear"] * 2
     # the rows' losses, 1 to 4, and their margin
     np.testing.assert_allclose(drawn[2].axes[0].get_ylim(), (0.85, 4.15))
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """Writes the folder of a run, which logged one row, as many seconds after another as told."""
+
+    def make(name, preset, loss, seconds=0, **fields):
+        folder = tmp_path / name
+        folder.mkdir()
+        config = {"preset": preset, "config": {"dataset": "a", "parameters": 5} | fields}
+        (folder / CONFIG).write_text(json.dumps(config))
+        (folder / METRICS).write_text(json.dumps({"seed": 0, "step": 1, "train_loss": loss}) + "\n")
+        os.utime(folder / METRICS, (seconds, seconds))
+        return folder
+
+    return make
+
+
+def losses_beside(folder):
+    runs = curves.runs_beside(folder, ("dataset", "parameters"))
+    return [(name, row["train_loss"]) for name, rows in runs.items() for row in rows]
+
+
+def test_runs_beside_are_those_of_the_same_data_and_size(make_run):
+    this = make_run("this", "tcn", 1.0)
+    make_run("other", "gru", 2.0, hidden=7)
+    make_run("data", "rnn", 3.0, dataset="b")
+    make_run("size", "lstm", 4.0, parameters=6)
+    make_run("nothing", "rnn", 5.0, dataset=None)
+    for name, missing in (("no_rows", METRICS), ("no_config", CONFIG)):
+        (make_run(name, "rnn", 6.0) / missing).unlink()
+    assert losses_beside(this) == [("gru", 2.0), ("tcn", 1.0)]
+
+
+def test_of_runs_of_a_preset_the_newest_counts_but_for_this_one(make_run):
+    # names in the other order than times
+    make_run("a", "gru", 1.0, seconds=30)
+    make_run("b", "gru", 2.0, seconds=20)
+    this = make_run("c", "tcn", 3.0, seconds=10)
+    make_run("d", "tcn", 4.0, seconds=40)
+    assert losses_beside(this) == [("gru", 1.0), ("tcn", 3.0)]
+
+
+def test_two_presets_are_drawn_together(make_run, drawn):
+    make_run("other", "gru", 2.0)
+    runs = curves.runs_beside(make_run("this", "tcn", 1.0), ("dataset", "parameters"))
+    curves.draw_runs(runs, "runs", Path("none.png"))
+    training, validation = drawn[0].axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in training.get_lines()}
+    assert lines == {"gru": [[1, 2.0]], "tcn": [[1, 1.0]]}
+    assert [line.get_xydata().size for line in validation.get_lines()] == [0, 0]

@@ -1,0 +1,126 @@
+"""The four models of the sequence experiments: lengths, dropout, and their sizes."""
+
+import dataclasses
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.sequence_model import (
+    GRUConfig,
+    LSTMConfig,
+    RNNConfig,
+    SequenceModel,
+    TCNConfig,
+    add_noise,
+    check_size,
+    encoder_size,
+    totals_in_parts,
+)
+from structdl.errors import InputError
+
+MODELS = (RNNConfig(3), GRUConfig(3), LSTMConfig(3), TCNConfig(3, num_levels=2, kernel_size=2))
+TIME, LENGTHS = 7, np.array([7, 3, 1, 0])
+each_model = pytest.mark.parametrize("config", MODELS, ids=lambda config: type(config).__name__)
+
+
+def sequences():
+    return jax.random.normal(jax.random.key(0), (len(LENGTHS), TIME, 2))
+
+
+def initialized(model, x):
+    return jax.jit(partial(model.init, train=False))(jax.random.key(1), x)
+
+
+@each_model
+def test_a_sequence_is_read_out_at_its_own_end_and_padding_changes_nothing(config):
+    x = sequences()
+    variables = initialized(SequenceModel(config, 2), x)
+    every = jax.jit(partial(SequenceModel(config, 2).apply, train=False))(variables, x)
+    model = SequenceModel(config, 2, last=True)
+
+    @jax.jit
+    def answers_and_gradient(variables, x, lengths):
+        def total(variables):
+            answers = model.apply(variables, x, lengths, train=False)
+            return jnp.sum(answers), answers
+
+        return jax.grad(total, has_aux=True)(variables)
+
+    padded = jnp.where(np.arange(TIME)[None, :, None] < LENGTHS[:, None, None], x, jnp.nan)
+    found = answers_and_gradient(variables, padded, jnp.asarray(LENGTHS))
+    chex.assert_tree_all_finite(found)
+    for row, length in enumerate(LENGTHS[:3]):
+        np.testing.assert_allclose(found[1][row], every[row, length - 1], rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_equal(found, answers_and_gradient(variables, x, jnp.asarray(LENGTHS)))
+
+
+@each_model
+def test_dropout_is_there_in_training_alone(config):
+    x = sequences()
+    dropping = SequenceModel(dataclasses.replace(config, dropout=0.5), 3)
+    variables = initialized(dropping, x)
+    # a read-out that says what it is given
+    variables["params"]["readout"] = {"kernel": jnp.eye(3), "bias": jnp.zeros(3)}
+
+    @jax.jit
+    def trained(key):
+        return dropping.apply(variables, x, train=True, rngs={"dropout": key})
+
+    first, other, same = (np.asarray(trained(jax.random.key(seed))) for seed in (1, 2, 1))
+    np.testing.assert_array_equal(first, same)
+    assert not np.array_equal(first, other)
+    evaluated, without = (
+        jax.jit(partial(model.apply, train=False))(variables, x)
+        for model in (dropping, SequenceModel(config, 3))
+    )
+    np.testing.assert_array_equal(evaluated, without)
+    if isinstance(config, TCNConfig):
+        assert not np.allclose(first, without)
+    else:  # whose one layer has no other dropout than that of what leaves it
+        kept = first != 0
+        assert 0.3 < kept.mean() < 0.7
+        np.testing.assert_allclose(first[kept], 2 * np.asarray(without)[kept], rtol=1e-5)
+
+
+def test_noise_has_its_deviation_and_none_changes_nothing():
+    params = {"a": jnp.zeros((300, 40)), "b": jnp.ones(5)}
+    noisy = add_noise(jax.random.key(0), params, 0.075)
+    assert float(jnp.std(noisy["a"])) == pytest.approx(0.075, rel=0.02)
+    assert np.all(noisy["b"] != 1)
+    assert add_noise(jax.random.key(0), params, 0.0) is params
+
+
+def test_sizes_are_those_of_the_papers_equations():
+    inputs, hidden = 2, 3
+    gate = hidden * (inputs + hidden + 1)
+    assert encoder_size(RNNConfig(hidden), 9, inputs) == gate
+    assert encoder_size(LSTMConfig(hidden), 9, inputs) == 4 * gate
+
+
+def test_a_model_of_another_size_is_refused_with_the_width_that_fits(capsys):
+    with pytest.raises(InputError, match=r"give --model.hidden 45, or --parameters 0"):
+        check_size(GRUConfig(4), 9, 88, 18_500)
+    with pytest.raises(InputError, match=r"give --model.channels \d+, or"):
+        check_size(TCNConfig(4, warn_beyond=False), 9, 88, 18_500)
+    capsys.readouterr()
+    check_size(GRUConfig(45), 9, 88, 18_500)
+    check_size(GRUConfig(4), 9, 88, 0)
+    of_wanted, of_any = capsys.readouterr().out.splitlines()
+    assert of_wanted.endswith("of 18500")
+    assert of_any == f"{encoder_size(GRUConfig(4), 9, 88)} parameters without the read-out"
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 10])
+def test_totals_in_parts_are_those_of_the_whole(size):
+    batch = (jnp.arange(7.0), jnp.arange(7) % 2)
+
+    def totals(part):
+        values, counts = part
+        return jnp.sum(values * counts), jnp.sum(counts)
+
+    total, count = totals_in_parts(totals, batch, size)
+    assert (float(total), int(count)) == (9, 3)
