@@ -1,5 +1,6 @@
 """What the presets of the sequence experiments share: names, runs, and the check of a model."""
 
+import bisect
 import dataclasses
 
 import jax
@@ -120,11 +121,10 @@ def _advice(config: SequenceConfig, time: int, in_features: int, wanted: int) ->
     """The width that has the wanted size, for an error message; none has too small a one."""
     name = "channels" if isinstance(config, TCNConfig) else "hidden"
 
-    def distance(width: int) -> int:
-        resized = dataclasses.replace(config, **{name: width})
-        return abs(encoder_size(resized, time, in_features) - wanted)
+    def size(width: int) -> int:
+        return encoder_size(dataclasses.replace(config, **{name: width}), time, in_features)
 
-    # the size grows about with the square of the width, and at least with the width
-    guess = max(1, round(getattr(config, name) * (wanted / encoder_size(config, time, 1)) ** 0.5))
-    best = min(range(max(1, guess // 2), 2 * guess + 2), key=distance)
-    return f"give --model.{name} {best}, or " if distance(best) <= TOLERANCE * wanted else ""
+    at_least = bisect.bisect_left(range(1 << 20), wanted, lo=1, key=size)
+    best = min(max(1, at_least - 1), at_least, key=lambda width: abs(size(width) - wanted))
+    fits = abs(size(best) - wanted) <= TOLERANCE * wanted
+    return f"give --model.{name} {best}, or " if fits else ""

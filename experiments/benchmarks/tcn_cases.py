@@ -49,6 +49,7 @@ def make_batch(size: Size) -> tuple[np.ndarray, np.ndarray]:
 def training_step(size: Size):
     """The loss, its gradients, and Adam, in one compiled call whose state is given over."""
     import jax
+    import jax.numpy as jnp
     import optax
 
     from structdl.temporal.tcn import TCN
@@ -65,7 +66,8 @@ def training_step(size: Size):
     def loss(params, key):
         hidden = network.apply(params["tcn"], x, train=True, rngs={"dropout": key})
         hidden = hidden if size.every_step else hidden[:, -1]
-        outputs = hidden @ params["kernel"] + params["bias"]
+        outputs = hidden @ params["kernel"]
+        outputs += jnp.broadcast_to(params["bias"], outputs.shape)
         if size.num_outputs == 1:
             return ((outputs - labels) ** 2).mean()
         return optax.softmax_cross_entropy_with_integer_labels(outputs, labels).mean()

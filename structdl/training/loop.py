@@ -292,7 +292,7 @@ def _fit_group(
         with stopwatch.measure("train"):
             state = programs.init(*group.init_args)
     log.start_group(group.seeds, step)
-    active = ~(state.stopped | state.diverged)
+    active = ~local(state.stopped | state.diverged)
     going_on = bool(np.any(active))
 
     def save():

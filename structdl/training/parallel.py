@@ -129,8 +129,8 @@ def _by_jit(mesh: Mesh, divides_seeds: bool, shard_parameters: bool) -> Placemen
             shardings = of_state(state)
             size = len(state.stopped)
             if size not in compiled:  # a last group of seeds may be smaller
-                # with its outputs where its inputs were, a call is compiled once
-                out_shardings = (shardings, by_seed)
+                # with its state where that was before, a call is compiled once
+                out_shardings = (shardings, everywhere)
                 compiled[size] = jax.jit(call, donate_argnums=0, out_shardings=out_shardings)
             state, seed_data = (
                 jax.tree.map(_put, state, shardings),

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.sequence_model import encoder_size
+from experiments.sequence_presets import encoder_size
 from structdl.datasets.sequences import Splits
 from structdl.training.cli import run_experiment
 from structdl.training.loop import fit

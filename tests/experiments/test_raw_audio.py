@@ -269,7 +269,7 @@ def test_the_least_loss_of_the_readme():
         (["--max-samples", "29"], "--max-samples is 29"),
         (["--batch-size", "201"], "--batch-size is 201"),
         (["--components", "0"], "--components is 0"),
-        (["--parameters", "1000"], "or --parameters 0"),
+        (["--parameters", "1000"], "give --parameters 0"),
     ],
 )
 def test_bad_options_are_named(words, message, is_refused):

@@ -16,10 +16,9 @@ from experiments.sequence_model import (
     SequenceModel,
     TCNConfig,
     add_noise,
-    check_size,
-    encoder_size,
     totals_in_parts,
 )
+from experiments.sequence_presets import check_model, encoder_size, run_of, system_of
 from structdl.errors import InputError
 
 MODELS = (RNNConfig(3), GRUConfig(3), LSTMConfig(3), TCNConfig(3, num_levels=2, kernel_size=2))
@@ -102,16 +101,60 @@ def test_sizes_are_those_of_the_papers_equations():
 
 
 def test_a_model_of_another_size_is_refused_with_the_width_that_fits(capsys):
-    with pytest.raises(InputError, match=r"give --model.hidden 45, or --parameters 0"):
-        check_size(GRUConfig(4), 9, 88, 18_500)
+    with pytest.raises(InputError, match=r"give --model.hidden 46, or give --parameters 0"):
+        check_model(GRUConfig(4), 9, 88, 18_500)
     with pytest.raises(InputError, match=r"give --model.channels \d+, or"):
-        check_size(TCNConfig(4, warn_beyond=False), 9, 88, 18_500)
+        check_model(TCNConfig(4, warn_beyond=False), 9, 88, 18_500)
     capsys.readouterr()
-    check_size(GRUConfig(45), 9, 88, 18_500)
-    check_size(GRUConfig(4), 9, 88, 0)
+    check_model(GRUConfig(45), 9, 88, 18_500)
+    check_model(GRUConfig(4), 9, 88, 0)
     of_wanted, of_any = capsys.readouterr().out.splitlines()
     assert of_wanted.endswith("of 18500")
     assert of_any == f"{encoder_size(GRUConfig(4), 9, 88)} parameters without the read-out"
+
+
+def test_a_size_that_no_width_has_is_said_to_have_none():
+    with pytest.raises(InputError, match="asks for 10 within 5%: give --parameters 0"):
+        check_model(GRUConfig(4), 9, 88, 10)
+    with pytest.raises(InputError, match=r"give --model.hidden \d{4}, or"):
+        check_model(GRUConfig(4), 9, 88, 10**8)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (RNNConfig(0), "--model.hidden is 0"),
+        (LSTMConfig(3, num_layers=0), "--model.num-layers is 0"),
+        (TCNConfig(3, num_levels=0), "--model.num-levels is 0"),
+        (TCNConfig(3, kernel_size=-1), "--model.kernel-size is -1"),
+        (GRUConfig(3, dropout=1.0), "--model.dropout is 1.0"),
+        (GRUConfig(3, dropout=-0.1), "--model.dropout is -0.1"),
+    ],
+)
+def test_numbers_out_of_their_range_are_refused(config, words):
+    with pytest.raises(InputError, match=words):
+        check_model(config, 9, 2, 0)
+
+
+def test_a_convolution_that_does_not_reach_far_enough_is_refused():
+    config = TCNConfig(3, num_levels=2, kernel_size=3, warn_beyond=False)  # sees 13 steps
+    check_model(config, 20, 2, 0, reach=13)
+    with pytest.raises(InputError, match="3 levels"):
+        check_model(config, 20, 2, 0, reach=14)
+    check_model(GRUConfig(3), 20, 2, 0, reach=14)
+
+
+def test_a_system_is_named_by_its_units():
+    assert system_of(GRUConfig(46)) == "GRU, 46 units"
+    assert system_of(LSTMConfig(5, num_layers=2)) == "LSTM, 2 x 5 units"
+    assert system_of(TCNConfig(16, num_levels=4)) == "TCN, 4 x 16 channels"
+
+
+def test_only_convolutions_are_called_step_by_step():
+    for config, steps in ((GRUConfig(3), 5), (TCNConfig(3), 1)):
+        run = run_of(config, 100, eval_every=10, patience=3, log_every=5)
+        run.validate()
+        assert run.steps_per_call == steps
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 10])

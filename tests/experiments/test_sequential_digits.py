@@ -129,7 +129,7 @@ def test_mistakes_are_drawn_first(monkeypatch, tmp_path):
     [
         (["--size", "9"], "size is 9: it must be one of 28, 14, 8"),
         (["--batch-size", "4001"], "--batch-size is 4001"),
-        (["--parameters", "1000"], "or --parameters 0"),
+        (["--parameters", "1000"], "give --parameters 0"),
     ],
 )
 def test_bad_options_are_named(words, message, is_refused):

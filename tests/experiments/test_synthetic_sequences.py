@@ -178,7 +178,7 @@ def test_accuracy_against_length_is_of_the_rows_that_have_it(tmp_path):
     [
         (["--length", "1"], "T is 1: it must be at least 2"),
         (["--batch-size", "25"], "--batch-size is 25"),
-        (["--parameters", "1000"], "give --model.hidden 16, or --parameters 0"),
+        (["--parameters", "1000"], "give --model.hidden 16, or give --parameters 0"),
     ],
 )
 def test_bad_options_are_named(words, message, is_refused):
