@@ -112,9 +112,8 @@ def draw_surprise(config: Config, corpus: Corpus, params, path: Path) -> None:
     shown = axis.imshow(image, cmap="Oranges", vmin=0, vmax=most, aspect="auto")
     figure.colorbar(shown, ax=axis, extend="max", label="bits", pad=0.01)
     axis.set_axis_off()
-    name = system_of(config.model)
-    title = f"What surprised the {name} in {config.dataset}, {np.mean(bits):.2f} bits on average"
-    figure.suptitle(title)
+    mean = f"{np.mean(bits):.2f} bits on average"
+    figure.suptitle(f"{config.dataset}: what surprises {system_of(config.model)}; {mean}")
     figure.savefig(path, dpi=120)
 
 

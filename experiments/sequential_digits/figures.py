@@ -35,7 +35,7 @@ def draw(config: Config, task: Task, result: Fit, rows: list[dict], folder: Path
     model = SequenceModel(config.model, NUM_CLASSES, last=True)
     read = np.asarray(model.apply({"params": params}, jnp.asarray(pixels), train=False))
     read = read.argmax(axis=1)
-    title += f": digits as {system_of(config.model)} read them"
+    title += f", as read by {system_of(config.model)}"
     draw_digits(in_place(pixels, config), labels, read, title, folder / "digits.png")
     if config.permuted:
         draw_permuted(pixels, config, folder / "permuted.png")
