@@ -313,13 +313,16 @@ def _edge_dot_blocks(num_head_axes, receivers, senders, receiver_ids, sender_ids
             total += one(receivers, receiver_ids, feature) * one(senders, sender_ids, feature)
         return total
 
-    even = size - size % _FEATURES_AT_ONCE
-    total, _ = lax.scan(
-        lambda total, first: (block(total, first, _FEATURES_AT_ONCE), None),
-        total,
-        jnp.arange(0, even, _FEATURES_AT_ONCE),
-    )
-    return block(total, even, size - even).reshape(num_edges, *heads).astype(dtype)
+    # the odd block first: under shard_map a scan's carry must vary over the mesh as its result does
+    odd = size % _FEATURES_AT_ONCE or min(size, _FEATURES_AT_ONCE)
+    total = block(total, 0, odd)
+    if odd < size:
+        total, _ = lax.scan(
+            lambda total, first: (block(total, first, _FEATURES_AT_ONCE), None),
+            total,
+            jnp.arange(odd, size, _FEATURES_AT_ONCE),
+        )
+    return total.reshape(num_edges, *heads).astype(dtype)
 
 
 # segment_sum and spread are linear, and each is the other's transpose.
