@@ -66,24 +66,26 @@ def put_on_mesh(stacked: Any, mesh: Mesh) -> Any:
     return jax.device_put(stacked, NamedSharding(mesh, PartitionSpec(AXIS)))
 
 
-def map_parts(function: Callable, mesh: Mesh) -> Callable:
+def map_parts(function: Callable, mesh: Mesh, *, clean: bool = True) -> Callable:
     """`function(params, part, *nodes)`, run on every part; its results are [parts, ...].
 
-    `nodes` are pytrees of [num_rows, ...] arrays; where they are padded, floats become zeros.
+    `nodes` are pytrees of [num_rows, ...] arrays. What stands in rows that pad reaches no other
+    row, but it would reach the gradient of a kernel as 0 * NaN. With `clean`, floats there become
+    zeros first; without it, a copy of the nodes is saved: `to_parts` has zeros there already.
     """
 
     def one_part(params, stacked):
-        out = function(params, *_one_part(*stacked))
+        out = function(params, *_one_part(clean, *stacked))
         return jax.tree.map(lambda leaf: leaf[None], out)
 
     return _on_mesh(one_part, mesh, PartitionSpec(AXIS))
 
 
-def sum_over_parts(function: Callable, mesh: Mesh) -> Callable:
+def sum_over_parts(function: Callable, mesh: Mesh, *, clean: bool = True) -> Callable:
     """Like `map_parts`, for results to be summed over all parts, such as (total, count)."""
 
     def one_part(params, stacked):
-        return lax.psum(function(params, *_one_part(*stacked)), AXIS)
+        return lax.psum(function(params, *_one_part(clean, *stacked)), AXIS)
 
     return _on_mesh(one_part, mesh, PartitionSpec())
 
@@ -105,12 +107,11 @@ def _on_mesh(one_part, mesh, out_specs):
     return run
 
 
-def _one_part(parts, *nodes):
-    """This device's part; a NaN in a row that pads would reach the gradient of a kernel."""
+def _one_part(clean, parts, *nodes):
     part, *nodes = jax.tree.map(lambda leaf: leaf[0], (parts, *nodes))
 
-    def clean(leaf):
+    def cleaned(leaf):
         is_float = jnp.issubdtype(leaf.dtype, jnp.inexact)
         return select(part.mask, leaf, 0) if is_float else leaf
 
-    return part, *jax.tree.map(clean, nodes)
+    return part, *(jax.tree.map(cleaned, nodes) if clean else nodes)
