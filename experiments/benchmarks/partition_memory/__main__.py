@@ -34,11 +34,10 @@ DIRECTORY = Path(__file__).parent
 NUM_PARTS = (1, 2, 4, 8)
 FEATURES, HIDDEN, CLASSES = 128, 64, 40
 KEY = ("graph", "assignment", "exchange", "features_at_once", "parts")
-ASSIGNMENTS = ("contiguous", "balanced")
 
 
 class Case(NamedTuple):
-    """A way to divide the graph; the degrees and assignment, and how halos are fetched."""
+    """A kind of graph, how its nodes are assigned to parts, and how halos are fetched."""
 
     graph: str
     assignment: str
@@ -49,14 +48,11 @@ class Case(NamedTuple):
 CASES = [
     *(
         Case("regular", "contiguous", exchange, features)
-        for exchange in ("all_to_all", "all_gather")
         for features in (None, 8)
+        for exchange in ("all_gather", "all_to_all")
     ),
-    *(
-        Case("power-law", assignment, "all_to_all", features)
-        for features in (None, 8)
-        for assignment in ASSIGNMENTS
-    ),
+    Case("power-law", "balanced", "all_to_all", None),
+    *(Case("power-law", assignment, "all_to_all", 8) for assignment in ("contiguous", "balanced")),
 ]
 
 
@@ -102,7 +98,7 @@ def measure(num_nodes: int, num_edges: int) -> list[dict[str, Any]]:
         for num_parts in NUM_PARTS:
             row = (
                 case._asdict()
-                | {"parts": num_parts}
+                | {"features_at_once": str(case.features_at_once or "all"), "parts": num_parts}
                 | measured(case, graphs[case.graph], num_parts)
             )
             if num_parts == 1:  # against the least that one device takes
@@ -209,7 +205,7 @@ def format_row(row: dict[str, Any]) -> str:
         row["graph"],
         row["assignment"],
         row["exchange"],
-        row["features_at_once"] or "all",
+        row["features_at_once"],
         row["parts"],
         *megabytes,
         f"{row['fall']:.2f}",
