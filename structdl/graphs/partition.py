@@ -17,11 +17,12 @@ replicated parameters are summed besides. What passes is the narrower side of a 
 
 At 1e9 edges: N = 6.7e7 nodes (15 edges each), F = 64, float32, P = 64 devices, each with a link of
 50 GB/s (400 Gbit/s), two layers, hence 4 exchanges a step. A layer's values are 17 GB, and a device
-has 0.27 GB of them. An edge takes 28 bytes (both ends, its weight, and its place in the tables of
-both directions), which is 0.44 GB a device, and an aggregation reads 4 GB.
+has 0.27 GB of them. An edge takes 28 bytes (both ends, its weight, and its places in the tables of
+both directions), 35 with the padding of the tables, which is 0.55 GB a device; an aggregation reads
+4 GB.
 
     all_gather                             4 * 16.9 GB = 68 GB    1.35 s a step
-    all_to_all, edges at random            4 * 3.6 GB = 14 GB     0.29 s: halo N (1 - exp(-15 / P))
+    all_to_all, edges at random            4 * 3.5 GB = 14 GB     0.28 s: halo N (1 - exp(-15 / P))
     all_to_all, 1 edge of 10 is cut        4 * 0.40 GB = 1.6 GB   0.03 s at most
 
 So the all-gather is for few parts: its memory alone is 17 GB a device, and 4.3 GB with 16 features

@@ -189,20 +189,16 @@ def main():
         for exchange in ("all_to_all", "all_gather")
         for num_parts in (1, 2, 4, 8)
     }
-    cases["balanced"] = on_parts(8, balanced_parts(degrees, 8))
-    cases["uneven"] = on_parts(4, uneven)
-    cases["in blocks"] = on_parts(4, features_at_once=3)
-    cases["in blocks, gathered"] = on_parts(4, features_at_once=3, exchange="all_gather")
-    cases["NaN in the padding"] = on_parts(4, padding=np.nan)
+    options = {"features_at_once": 3}
+    cases["balanced, in blocks"] = on_parts(4, balanced_parts(degrees, 4), **options)
+    cases["gathered in blocks"] = on_parts(4, exchange="all_gather", **options)
+    cases["uneven, with NaN in the padding"] = on_parts(4, uneven, padding=np.nan)
     kinds = {name: case.pop("collectives") for name, case in cases.items()}
     shown = {
         "devices": jax.device_count(),
         "cases": {name: to_lists(case) for name, case in cases.items()},
         "collectives": kinds,
-        "attention": {
-            exchange: to_lists(attention(4, exchange=exchange))
-            for exchange in ("all_to_all", "all_gather")
-        },
+        "attention": to_lists(attention(4)),
         "largest": [int(largest_arrays(1)), int(largest_arrays(8))],
     }
     print(json.dumps(shown))

@@ -44,7 +44,8 @@ def script():
 @pytest.fixture(scope="module")
 def shown():
     """What the script says in a process with eight devices."""
-    flags = "--xla_force_host_platform_device_count=8"
+    # the second flag: half the time to compile, for code that runs slower
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     done = subprocess.run(
         [sys.executable, str(SCRIPT)],
         capture_output=True,
@@ -67,7 +68,7 @@ def test_parts_on_1_to_8_devices_give_the_whole_graphs_outputs_loss_and_gradient
     weights = symmetric_normalization(layouts["gcn"])
     expected = jax.tree.leaves(runs.whole(layouts, weights))
     assert shown["devices"] == 8
-    assert len(shown["cases"]) == 13
+    assert len(shown["cases"]) == 11
     for name, case in shown["cases"].items():
         for actual, each in zip(case, expected, strict=True):
             np.testing.assert_allclose(actual, each, **CLOSE, err_msg=name)
@@ -100,9 +101,8 @@ def test_softmax_over_edges_and_gradients_of_their_weights(shown):
     features = jnp.asarray(features)
     expected = [attend(features), jax.grad(lambda x: jnp.sum(jnp.sin(attend(x))))(features)]
     assert layout.in_degrees.max() >= 40
-    for found in shown["attention"].values():
-        for actual, each in zip(found, expected, strict=True):
-            np.testing.assert_allclose(actual, each, **CLOSE)
+    for actual, each in zip(shown["attention"], expected, strict=True):
+        np.testing.assert_allclose(actual, each, **CLOSE)
 
 
 @pytest.mark.slow
