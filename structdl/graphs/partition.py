@@ -90,7 +90,7 @@ def balanced_parts(in_degrees, num_parts: int) -> np.ndarray:
     assignment. For graphs whose contiguous parts are uneven.
 
     >>> balanced_parts(np.array([4, 3, 0, 0, 1]), 2)
-    array([0, 1, 1, 0, 1], dtype=int32)
+    array([0, 1, 0, 0, 1], dtype=int32)
     """
     in_degrees = np.asarray(in_degrees)
     _check_num_parts(len(in_degrees), num_parts)
