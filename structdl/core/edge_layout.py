@@ -18,8 +18,8 @@ from jaxtyping import Array, Int
 
 from structdl.errors import InputError
 
-_WIDEST = 32  # columns of the widest table: more edges than that are cut into pieces
-_UNROLLED = 24  # columns that one compiled loop takes; no width lies between this and _WIDEST
+WIDEST = 32  # columns of the widest table: more edges than that are cut into pieces
+_UNROLLED = 24  # columns that one compiled loop takes; no width lies between this and WIDEST
 _COLUMNS_OF_SMALL_TABLES = 8  # unrolling more buys nothing there and costs compile time
 _ROWS_OF_LARGE_TABLES = 2**15
 # Costs in units of one gathered neighbour, measured on CPU at 16 and 64 features.
@@ -27,9 +27,9 @@ _PADDING_COST = 0.3  # the row's last neighbour again: in cache
 _OVERFLOW_ROW_COST = 5.0  # a row that is finished by a second table
 _TABLE_COST = 30_000.0  # compiling and starting one more table
 
-# of a scatter to rows that are in range, distinct and increasing
+# of a scatter to rows that are distinct and increasing; those beyond the last one are padding
 SCATTER_OPTIONS = {
-    "mode": "promise_in_bounds",
+    "mode": "drop",
     "unique_indices": True,
     "indices_are_sorted": True,
     "wrap_negative_indices": False,
@@ -54,10 +54,10 @@ SCATTER_OPTIONS = {
 class NeighbourTable:
     """Rows of sources, one column a neighbour; what does not fit hangs below as further tables.
 
-    The edges beyond a row's last column are cut into pieces of at most _WIDEST edges. `pieces` is
+    The edges beyond a row's last column are cut into pieces of at most WIDEST edges. `pieces` is
     the table whose rows are those pieces. A row takes its first piece directly; a long row takes
     the others through `rest`, a table whose sources are pieces. So a hub of n edges has depth
-    log(n), and its width never exceeds _WIDEST. A slot without a neighbour repeats the row's last
+    log(n), and its width never exceeds WIDEST. A slot without a neighbour repeats the row's last
     one, so that what another row gathers never enters, not even as 0 * NaN.
     """
 
@@ -73,7 +73,15 @@ class NeighbourTable:
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["senders", "receivers", "out_degrees", "in_degrees", "by_sender", "by_receiver"],
+    data_fields=[
+        "senders",
+        "receivers",
+        "out_degrees",
+        "in_degrees",
+        "by_sender",
+        "by_receiver",
+        "halo",
+    ],
     meta_fields=["num_senders", "num_receivers"],
 )
 @dataclass(frozen=True)
@@ -83,6 +91,9 @@ class EdgeLayout:
     A pytree: pass it to jitted functions as an argument, under vmap with `in_axes=None`. Two
     graphs whose degrees differ have different shapes and compile separately; for a stream of
     graphs use `edge_list`, padded.
+
+    Of one part of a graph whose nodes are divided over devices, `halo` says how the senders that
+    lie on other devices are fetched, and num_senders counts them too (`structdl.core.halo`).
     """
 
     senders: Any  # [num_edges], int32, in the caller's order
@@ -93,6 +104,7 @@ class EdgeLayout:
     by_receiver: NeighbourTable | None
     num_senders: int
     num_receivers: int
+    halo: Any = None  # a Halo
 
     @property
     def num_edges(self) -> int:
@@ -100,7 +112,16 @@ class EdgeLayout:
 
     @property
     def transpose(self) -> "EdgeLayout":
-        """The reversed edges under the same numbers; shares every array."""
+        """The reversed edges under the same numbers; shares every array.
+
+        Raises:
+          ValueError: it is the layout of a part, whose outgoing edges lie with other parts.
+        """
+        if self.halo is not None:
+            raise ValueError(
+                "the layout of one part of a graph has no transpose: no part has the "
+                "edges that leave it"
+            )
         return EdgeLayout(
             senders=self.receivers,
             receivers=self.senders,
@@ -209,7 +230,7 @@ def _sorted_table(rows, sources, num_rows: int) -> tuple[np.ndarray, NeighbourTa
 
 def _neighbour_table(starts, degrees, sources, edges) -> NeighbourTable:
     """The table of rows whose sources lie at starts[row] .. starts[row] + degrees[row]."""
-    width = _width(degrees)
+    width = table_width(degrees)
     lengths = np.minimum(degrees, width)
     last = np.maximum(lengths - 1, 0)
     slots = starts + np.minimum(np.arange(width)[:, None], last)  # [width, num_rows]
@@ -219,12 +240,12 @@ def _neighbour_table(starts, degrees, sources, edges) -> NeighbourTable:
     if not overflow_rows.size:
         return NeighbourTable(sources[slots], table_edges, lengths)
     starts, degrees = starts[overflow_rows] + width, degrees[overflow_rows] - width
-    num_pieces = -(-degrees // _WIDEST)
+    num_pieces = -(-degrees // WIDEST)
     first_pieces = np.cumsum(num_pieces) - num_pieces
     owner = np.repeat(np.arange(len(overflow_rows)), num_pieces)
-    cut = _WIDEST * (np.arange(len(owner)) - first_pieces[owner])
+    cut = WIDEST * (np.arange(len(owner)) - first_pieces[owner])
     pieces = _neighbour_table(
-        starts[owner] + cut, np.minimum(_WIDEST, degrees[owner] - cut), sources, edges
+        starts[owner] + cut, np.minimum(WIDEST, degrees[owner] - cut), sources, edges
     )
     is_long = num_pieces > 1
     rest = None
@@ -245,12 +266,12 @@ def _neighbour_table(starts, degrees, sources, edges) -> NeighbourTable:
     )
 
 
-def _width(degrees) -> int:
+def table_width(degrees) -> int:
     """The number of columns that costs least, counting padding, overflowing rows and tables."""
     largest = int(degrees.max(initial=0))
     if largest <= 1:
         return largest
-    widest = min(largest, _WIDEST)
+    widest = min(largest, WIDEST)
     widths = np.arange(1, widest + 1)
     counts = np.bincount(np.minimum(degrees, widest + 1), minlength=widest + 2)
     rows_beyond = len(degrees) - np.cumsum(counts)[: widest + 1]  # of more than 0, 1, ... edges
@@ -262,7 +283,7 @@ def _width(degrees) -> int:
         + _TABLE_COST * (rows_beyond > 0)
     )
     width = int(widths[np.argmin(cost)])
-    return width if width <= _UNROLLED else _WIDEST
+    return width if width <= _UNROLLED else WIDEST
 
 
 def reduce_table(kind: str, nodes, weights, table: NeighbourTable, of_edges: bool):
@@ -271,7 +292,7 @@ def reduce_table(kind: str, nodes, weights, table: NeighbourTable, of_edges: boo
     What hangs below a row that overflows is merged into it by a scatter to increasing distinct
     rows: deterministic everywhere, and on CPU a wall that XLA does not fuse across. Fused, pieces
     that have several readers (those with a `rest`) would be computed once for each reader: five
-    times slower. Such a table either overflows and ends in a scatter, or is _WIDEST wide and ends
+    times slower. Such a table either overflows and ends in a scatter, or is WIDEST wide and ends
     in a scan of more than one step.
     """
     sources = table.edges if of_edges and table.edges is not None else table.sources

@@ -25,6 +25,7 @@ from structdl.core.edge_layout import (
     sum_dtype,
     take,
 )
+from structdl.core.halo import fetch, in_blocks, without_halo
 
 Method = Literal["scatter", "tables"]
 
@@ -50,6 +51,9 @@ def gather_sum(
     half precision is summed in float32. A NaN or an infinity reaches the receivers of its node
     and no other, as NaN where a shorter row is padded.
 
+    Of one part of a partitioned graph, inside of shard_map, the nodes are those of the part; the
+    others that its edges start from are fetched first (`structdl.graphs.partition`).
+
     Raises:
       ValueError: the nodes or weights do not fit the layout.
 
@@ -58,6 +62,8 @@ def gather_sum(
     Array([[ 0. ],
            [10.5]], dtype=float32)
     """
+    if layout.halo is not None:
+        return _gather_sum_with_halo(nodes, layout, weights, method)
     if nodes.shape[0] != layout.num_senders:
         raise ValueError(f"nodes {nodes.shape} of a layout of {layout.num_senders} senders")
     if weights is not None:
@@ -168,6 +174,9 @@ def gather_senders(
     nodes: Num[Array, "num_senders ..."], layout: EdgeLayout, *, method: Method | None = None
 ) -> Num[Array, "num_edges ..."]:
     """Puts on each edge its sender's values; the gradient is a reduction over the layout."""
+    if layout.halo is not None:
+        _check_part(nodes, layout)
+        nodes, layout = fetch(nodes, layout.halo), without_halo(layout)
     return gather_receivers(nodes, layout.transpose, method=method)
 
 
@@ -230,6 +239,25 @@ def _materialize(array):
         return array
     rows = jnp.arange(2, dtype=jnp.int32)
     return array.at[rows].add(0, **SCATTER_OPTIONS)
+
+
+def _gather_sum_with_halo(nodes, layout, weights, method):
+    """Tables unless asked otherwise: a scatter would sum the padding edges too."""
+    _check_part(nodes, layout)
+    halo, local, method = layout.halo, without_halo(layout), method or "tables"
+
+    def reduce(nodes):
+        return gather_sum(fetch(nodes, halo), local, weights, method=method)
+
+    one_weight = weights is None or weights.ndim == 1
+    if halo.features_at_once and one_weight and nodes.size > len(nodes) * halo.features_at_once:
+        return in_blocks(reduce, nodes, halo.features_at_once)
+    return reduce(nodes)
+
+
+def _check_part(nodes, layout):
+    if nodes.shape[0] != layout.num_receivers:
+        raise ValueError(f"nodes {nodes.shape} of a part of {layout.num_receivers} rows")
 
 
 # gather_sum and edge_dot are bilinear, and each is the other's derivative.
@@ -313,13 +341,16 @@ def _edge_dot_blocks(num_head_axes, receivers, senders, receiver_ids, sender_ids
             total += one(receivers, receiver_ids, feature) * one(senders, sender_ids, feature)
         return total
 
-    even = size - size % _FEATURES_AT_ONCE
-    total, _ = lax.scan(
-        lambda total, first: (block(total, first, _FEATURES_AT_ONCE), None),
-        total,
-        jnp.arange(0, even, _FEATURES_AT_ONCE),
-    )
-    return block(total, even, size - even).reshape(num_edges, *heads).astype(dtype)
+    # the odd block first: under shard_map a scan's carry must vary over the mesh as its result does
+    odd = size % _FEATURES_AT_ONCE or min(size, _FEATURES_AT_ONCE)
+    total = block(total, 0, odd)
+    if odd < size:
+        total, _ = lax.scan(
+            lambda total, first: (block(total, first, _FEATURES_AT_ONCE), None),
+            total,
+            jnp.arange(odd, size, _FEATURES_AT_ONCE),
+        )
+    return total.reshape(num_edges, *heads).astype(dtype)
 
 
 # segment_sum and spread are linear, and each is the other's transpose.

@@ -1,0 +1,1 @@
+"""Memory of a partitioned graph: `python -m experiments.benchmarks.partition_memory`."""
