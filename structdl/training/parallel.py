@@ -176,10 +176,13 @@ def _largest_axis(leaf, num_devices: int) -> PartitionSpec:
 
 def _pmap_over_seeds(call: Callable, devices) -> Callable:
     mapped = jax.pmap(call, AXIS, in_axes=(0, None, 0, 0, None), devices=devices)
+    mesh = Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,))
+    by_device = NamedSharding(mesh, PartitionSpec(AXIS))
 
     def placed(state, data, seed_data, batches, eval_batches):
         state, seed_data, batches = jax.tree.map(
-            lambda leaf: leaf.reshape(len(devices), -1, *leaf.shape[1:]),
+            # pmap takes no array that is bound to one device
+            lambda leaf: jax.device_put(leaf.reshape(len(devices), -1, *leaf.shape[1:]), by_device),
             (state, seed_data, batches),
         )
         results = mapped(state, data, seed_data, batches, eval_batches)
