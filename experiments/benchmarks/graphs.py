@@ -42,9 +42,9 @@ def training_steps(preset: str, **model):
     import jax
 
     from experiments.node_classification.train import EXPERIMENT
-    from structdl.training.loop import Call, make_programs, stack_batches
     from structdl.training.optimizers import make_optimizer
     from structdl.training.parallel import on_devices
+    from structdl.training.programs import Call, make_programs, stack_batches
     from structdl.training.seeds import stack
 
     config = EXPERIMENT.presets[preset].config

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from structdl.errors import InputError
+from structdl.training.processes import is_first, wait_for_all
 from structdl.training.state import LoopState
 from structdl.training.workdir import naming_workdir
 
@@ -72,7 +74,7 @@ class Checkpoints:
     def restore(self, template: LoopState) -> Saved | None:
         """Reads the newest whole checkpoint into the template's structure, or returns None.
 
-        A damaged one is passed over with a warning.
+        One that cannot be read is set aside with a warning.
 
         Raises:
           InputError: all were written by another model or optimizer, or are damaged.
@@ -87,11 +89,11 @@ class Checkpoints:
                 continue
             if first_error:
                 tqdm.write(
-                    f"warning: the checkpoint {self.directory / str(max(steps))} is damaged "
+                    f"warning: the checkpoint {self.directory / str(max(steps))} cannot be read "
                     f"({_first_line(first_error)}): going on from that of step {step}.",
                     file=sys.stderr,
                 )
-                self._forget_after(step)
+                self._set_aside_after(step)
             return Saved(step, restored["state"], restored["progress"])
         if first_error:
             raise InputError(
@@ -107,12 +109,18 @@ class Checkpoints:
         )
         return self._manager.restore(step, args=args)
 
-    def _forget_after(self, step: int) -> None:
-        """Removes damaged checkpoints, in whose places whole ones will be written."""
-        if not self._read_only:
+    def _set_aside_after(self, step: int) -> None:
+        """Renames later checkpoints, which could not be read: whole ones take their places."""
+        if self._read_only:
+            return
+        if is_first():
             for later in self._manager.all_steps():
                 if later > step:
-                    self._manager.delete(later)
+                    aside = self.directory / f"{later}.unreadable"
+                    shutil.rmtree(aside, ignore_errors=True)
+                    (self.directory / str(later)).rename(aside)
+        wait_for_all("unreadable checkpoints are set aside")
+        self._manager.reload()
 
     def close(self) -> None:
         self._manager.close()

@@ -63,19 +63,19 @@ def _gather(port: int, num_processes: int, deadline: float) -> None:
     """Lets every other process say its number, and then lets them all go on."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(socket.create_server(("", port)))
-        there: set[int] = set()
-        friends = []
-        while len(there) < num_processes - 1:
+        friends: dict[int, socket.socket] = {}
+        while len(friends) < num_processes - 1:
             server.settimeout(max(0.01, deadline - time.monotonic()))
             try:
                 friend, _ = server.accept()
             except TimeoutError:
-                missing = sorted({*range(1, num_processes)} - there)
-                raise TimeoutError(f"no word from process {missing[0]}") from None
-            friends.append(stack.enter_context(friend))
-            friend.settimeout(5)
-            there.add(int.from_bytes(friend.recv(4), "big"))
-        for friend in friends:
+                missing = min({*range(1, num_processes)} - friends.keys())
+                raise TimeoutError(f"no word from process {missing}") from None
+            stack.enter_context(friend).settimeout(5)
+            number = int.from_bytes(friend.recv(4), "big")
+            if 0 < number < num_processes:  # else a stranger knocked
+                friends[number] = friend
+        for friend in friends.values():
             friend.sendall(GO)
 
 

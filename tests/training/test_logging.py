@@ -10,7 +10,7 @@ import numpy as np
 from tensorboardX.proto import event_pb2
 
 from structdl.training.logging import Curves, MetricsLog, Stopwatch
-from structdl.training.loop import Call
+from structdl.training.programs import Call
 
 
 def read_events(folder):

@@ -13,8 +13,9 @@ from structdl.errors import InputError
 from structdl.training.checkpoints import Checkpoints
 from structdl.training.evaluate import make_evaluate
 from structdl.training.logging import MetricsLog
-from structdl.training.loop import fit, next_call
+from structdl.training.loop import fit
 from structdl.training.optimizers import OptimizerConfig, make_optimizer
+from structdl.training.programs import next_call
 from structdl.training.run import Run
 from structdl.training.task import Inputs
 

@@ -115,9 +115,15 @@ def test_processes_meet():
         met.append(process_id)
 
     threads = [threading.Thread(target=meet, args=(process_id,)) for process_id in (2, 0, 1)]
-    for thread in threads:
+    for thread in threads[:2]:
         thread.start()
         time.sleep(0.05)
+    host, port = address.split(":")
+    for _ in range(2):  # strangers who say nothing
+        socket.create_connection((host, int(port)), timeout=5).close()
+    time.sleep(0.3)
+    assert met == []
+    threads[2].start()
     for thread in threads:
         thread.join(timeout=30)
     assert sorted(met) == [0, 1, 2]

@@ -86,7 +86,7 @@ def cut_short(checkpoint: Path) -> None:
             file.write_bytes(b"")
 
 
-def test_a_damaged_checkpoint_is_passed_over(tmp_path, capfd):
+def test_a_damaged_checkpoint_is_set_aside(tmp_path, capfd):
     script = load_script()
     whole, damaged = tmp_path / "whole", tmp_path / "damaged"
     for folder in (whole, damaged):
@@ -99,8 +99,9 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, capfd):
     (store / f"820{TEMPORARY}").mkdir()
     again = script.train(damaged, "none")
     errors = capfd.readouterr().err
-    assert f"{last} is damaged" in errors
+    assert f"{last} cannot be read" in errors
     assert f"going on from that of step {before}" in errors
     assert f"the save 820{TEMPORARY} was cut short" in errors
     chex.assert_trees_all_equal(again.state, uninterrupted.state)
     assert saved_steps(store) == [before, last]
+    assert (store / f"{last}.unreadable").is_dir(), "nothing is lost"
