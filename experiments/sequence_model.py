@@ -159,6 +159,6 @@ def add_noise(key, params, deviation: float):
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(key, len(leaves))
     return structure.unflatten(
-        leaf + deviation * jax.random.normal(key, leaf.shape)
+        leaf + deviation * jax.random.normal(key, leaf.shape, leaf.dtype)
         for leaf, key in zip(leaves, keys, strict=True)
     )

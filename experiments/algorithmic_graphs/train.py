@@ -14,6 +14,7 @@ from experiments.algorithmic_graphs.presets import PRESETS, Config
 from structdl.training import cli
 from structdl.training.batches import in_order, shuffled_epochs
 from structdl.training.experiment import Experiment
+from structdl.training.precision import apply
 from structdl.training.task import Inputs, Task
 
 EVAL_BATCH = 250  # graphs
@@ -30,17 +31,17 @@ def make_task(config: Config) -> Task:
         graphs = graphs_of(inputs)
         return keep_state(model.init(key, graphs, train=False)["params"], config), ()
 
-    def apply(params, inputs: Inputs, train: bool):
+    def totals_of(params, inputs: Inputs, train: bool):
         graphs = graphs_of(inputs)
-        scores = model.apply({"params": params}, graphs, train=train)
+        scores = apply(model, {"params": params}, graphs, train=train)
         return totals(scores, graphs, inputs.batch >= 0)
 
     def loss_fn(params, model_state, inputs: Inputs, key):
-        metrics = apply(params, inputs, train=True)
+        metrics = totals_of(params, inputs, train=True)
         return metrics.pop("loss"), (model_state, metrics)
 
     def metrics(params, model_state, inputs: Inputs, key):
-        return apply(params, inputs, train=False)
+        return totals_of(params, inputs, train=False)
 
     return Task(
         data=data,

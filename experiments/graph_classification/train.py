@@ -22,6 +22,7 @@ from structdl.errors import InputError
 from structdl.graphs.graph import Graph, graph_mask
 from structdl.training import cli
 from structdl.training.experiment import Experiment
+from structdl.training.precision import apply
 from structdl.training.ranking import roc_auc
 from structdl.training.seeds import stack
 from structdl.training.task import Inputs, Task
@@ -56,15 +57,15 @@ def task_of(data: GraphSet, config: Config) -> Task:
 
     def loss_fn(params, model_state, inputs: Inputs, key):
         variables, rngs = {"params": params, **model_state}, {"dropout": key}
-        logits, model_state = model.apply(
-            variables, inputs.batch, train=True, rngs=rngs, mutable=list(model_state)
+        logits, model_state = apply(
+            model, variables, inputs.batch, train=True, rngs=rngs, mutable=list(model_state)
         )
         metrics = totals(logits, inputs.batch)
         return metrics.pop("loss"), (model_state, metrics)
 
     def metrics(params, model_state, inputs: Inputs, key):
         graph = jax.tree.map(lambda leaf: leaf[inputs.batch], inputs.seed_data)
-        logits = model.apply({"params": params, **model_state}, graph, train=False)
+        logits = apply(model, {"params": params, **model_state}, graph, train=False)
         found = totals(logits, graph)
         return found | task_areas(logits, graph, data.tasks) if data.tasks else found
 

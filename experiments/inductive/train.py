@@ -15,6 +15,7 @@ from structdl.graphs.sampling import sample_blocks
 from structdl.training import cli
 from structdl.training.batches import shuffled_epochs
 from structdl.training.experiment import Experiment
+from structdl.training.precision import apply
 from structdl.training.task import Inputs, Task
 
 
@@ -38,7 +39,7 @@ def make_task(config: Config) -> Task:
             replace=config.model.replace,
         )
         rngs = {"dropout": dropout_key, "permutation": order_key}
-        return model.apply({"params": params}, graph.features, blocks, train=train, rngs=rngs)
+        return apply(model, {"params": params}, graph.features, blocks, train=train, rngs=rngs)
 
     def init(key, inputs: Inputs):
         seen, nodes = inputs.data.seen, jnp.zeros(1, jnp.int32)

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Int
 
 from experiments.language_modeling.presets import Config
 from experiments.sequence_model import SequenceConfig, SequenceModel
+from structdl.core.sparse import lookup
 
 
 class LanguageModel(nn.Module):
@@ -45,7 +46,7 @@ class LanguageModel(nn.Module):
         self, symbols: Int[Array, "batch time"], *, train: bool
     ) -> Float[Array, "batch time outputs"]:
         """What `logits` are of: fewer numbers than these, where the softmax is tied."""
-        x = self.dropout(self.embed(symbols), deterministic=not train)
+        x = self.dropout(self._embedded(symbols), deterministic=not train)
         return self.sequence(x, train=train)
 
     def logits(self, outputs: Float[Array, "*any outputs"]) -> Float[Array, "*any symbols"]:
@@ -63,8 +64,11 @@ class LanguageModel(nn.Module):
         self, state: Any, symbols: Int[Array, " batch"]
     ) -> tuple[Any, Float[Array, "batch symbols"]]:
         """Reads one symbol: the new state, and the logits of the next one."""
-        state, outputs = self.sequence.step(state, self.embed(symbols))
+        state, outputs = self.sequence.step(state, self._embedded(symbols))
         return state, self.logits(outputs)
+
+    def _embedded(self, symbols):
+        return lookup(self.embed.embedding, symbols)
 
 
 def make_model(config: Config, num_symbols: int) -> LanguageModel:

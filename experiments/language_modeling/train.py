@@ -24,6 +24,7 @@ from experiments.sequence_presets import check_model
 from structdl.errors import require_at_least
 from structdl.training import cli
 from structdl.training.experiment import Experiment
+from structdl.training.precision import apply
 from structdl.training.task import Inputs, Task
 
 # what an evaluation holds at once, at most
@@ -89,7 +90,8 @@ def read(
     """
     (context, stretch), batch = sizes, inputs.batch
     symbols = _slices(inputs.data, batch.starts, context + stretch)
-    outputs = model.apply(
+    outputs = apply(
+        model,
         {"params": params},
         symbols,
         train=key is not None,
@@ -107,7 +109,7 @@ def read(
 
 def cross_entropies(model: LanguageModel, params, outputs, targets) -> jax.Array:
     """In nats, [..., stretch], of outputs [..., stretch, outputs] and the symbols to be told."""
-    logits = model.apply({"params": params}, outputs, method="logits")
+    logits = apply(model, {"params": params}, outputs, method="logits")
     return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
 
 

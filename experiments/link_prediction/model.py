@@ -8,6 +8,7 @@ from experiments.link_prediction.presets import AutoEncoderConfig, SageConfig
 from structdl.errors import InputError
 from structdl.graphs.link_prediction import GAE, VGAE
 from structdl.graphs.sage import GraphSAGE
+from structdl.training.precision import apply
 
 
 def make_auto_encoder(config: AutoEncoderConfig) -> GAE | VGAE:
@@ -60,4 +61,4 @@ def embed(config: SageConfig, params, data: WalkData, *, key: jax.Array | None =
 
 def _apply(model: nn.Module, params, *args, key: jax.Array | None, method=None):
     rngs = {} if key is None else {"dropout": key}
-    return model.apply({"params": params}, *args, train=key is not None, rngs=rngs, method=method)
+    return apply(model, {"params": params}, *args, train=key is not None, rngs=rngs, method=method)

@@ -22,6 +22,7 @@ from experiments.node_classification.totals import totals
 from structdl.core.sparse import SparseRows
 from structdl.training import cli
 from structdl.training.experiment import Experiment
+from structdl.training.precision import apply
 from structdl.training.task import Inputs, Task
 
 
@@ -64,9 +65,9 @@ def network_task(config: Config, nodes: Nodes) -> Task:
     """A network trained on the labels of the training nodes."""
     network = make_network(config.model, nodes.num_classes)
 
-    def apply(params, data: NodeData, train: bool, **kwargs):
+    def logits_of(params, data: NodeData, train: bool, **kwargs):
         variables = {"params": params}
-        return network.apply(variables, data.features, *data.structure, train=train, **kwargs)
+        return apply(network, variables, data.features, *data.structure, train=train, **kwargs)
 
     def init(key, inputs: Inputs):
         data = inputs.data
@@ -77,12 +78,12 @@ def network_task(config: Config, nodes: Nodes) -> Task:
         # not split: a line search evaluates this several times with one key
         names = ("dropout", "permutation")
         rngs = {name: jax.random.fold_in(key, place) for place, name in enumerate(names)}
-        logits = apply(params, inputs.data, train=True, rngs=rngs)
+        logits = logits_of(params, inputs.data, train=True, rngs=rngs)
         metrics = totals(logits, inputs.data.labels, inputs.seed_data[inputs.batch])
         return metrics.pop("loss"), (model_state, metrics)
 
     def metrics(params, model_state, inputs: Inputs, key):
-        logits = apply(params, inputs.data, train=False)
+        logits = logits_of(params, inputs.data, train=False)
         return totals(logits, inputs.data.labels, inputs.seed_data[inputs.batch])
 
     def penalty(params):

@@ -10,6 +10,7 @@ from experiments.node_classification.data import SPLITS, Nodes
 from experiments.node_classification.model import DeepWalkConfig, LabelPropagationConfig
 from experiments.node_classification.totals import totals
 from structdl.core.segment import EdgeLayout, edge_layout
+from structdl.core.sparse import lookup
 from structdl.graphs.deepwalk import walk_loss
 from structdl.graphs.label_propagation import normalize_class_mass, propagate_labels
 from structdl.graphs.sampling import NeighbourLists, neighbour_lists
@@ -84,9 +85,9 @@ def deepwalk(config: DeepWalkConfig, nodes: Nodes) -> Task:
         negatives = sample_negatives(negative_key, inputs.data.negatives, (SHARED_NEGATIVES,))
         contexts = params["contexts"]
         loss = walk_loss(
-            params["nodes"][walks],
-            contexts[walks],
-            contexts[negatives],
+            lookup(params["nodes"], walks),
+            lookup(contexts, walks),
+            lookup(contexts, negatives),
             config.window,
             negative_weight=float(config.num_negatives),
         )

@@ -17,6 +17,7 @@ from structdl.datasets.poly_music import NUM_KEYS
 from structdl.errors import require_at_least
 from structdl.training import cli
 from structdl.training.experiment import Experiment
+from structdl.training.precision import apply
 from structdl.training.task import Inputs, Task
 
 EVAL_BATCH = 32  # pieces
@@ -43,8 +44,8 @@ def make_task(config: Config) -> Task:
     def totals(params, inputs: Inputs, time: int, key=None):
         keys, lengths = stretch_of(inputs, time)
         rngs = None if key is None else {"dropout": key}
-        logits = model.apply(
-            {"params": params}, keys[:, :-1], lengths - 1, train=key is not None, rngs=rngs
+        logits = apply(
+            model, {"params": params}, keys[:, :-1], lengths - 1, train=key is not None, rngs=rngs
         )
         losses = jnp.sum(optax.sigmoid_binary_cross_entropy(logits, keys[:, 1:]), axis=2)
         mask = length_mask(lengths - 1, time - 1)

@@ -17,6 +17,7 @@ from structdl.core.masks import length_mask
 from structdl.errors import require_at_least
 from structdl.training import cli
 from structdl.training.experiment import Experiment
+from structdl.training.precision import apply
 from structdl.training.task import Inputs, Task
 
 EVAL_RECORDINGS = 64  # an evaluation holds no more of them at once
@@ -43,7 +44,7 @@ def make_task(config: Config) -> Task:
     def totals(params, inputs: Inputs, time: int, key=None):
         x, targets, steps = frames_of(inputs, time)
         rngs = None if key is None else {"dropout": key}
-        outputs = model.apply({"params": params}, x, steps, train=key is not None, rngs=rngs)
+        outputs = apply(model, {"params": params}, x, steps, train=key is not None, rngs=rngs)
         losses = -log_density(mixture_of(outputs, config.components, TARGETS), targets)
         mask = length_mask(steps, time)
         return jnp.sum(losses, where=mask), jnp.sum(mask)

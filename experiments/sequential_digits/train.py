@@ -14,6 +14,7 @@ from experiments.sequential_digits.presets import PRESETS, Config
 from structdl.training import cli
 from structdl.training.batches import in_order, shuffled_epochs
 from structdl.training.experiment import Experiment
+from structdl.training.precision import apply
 from structdl.training.task import Inputs, Task
 
 EVAL_BATCH = 250  # digits
@@ -38,7 +39,7 @@ def make_task(config: Config) -> Task:
     def totals(params, inputs: Inputs, key=None):
         digits = jax.tree.map(lambda leaf: jnp.asarray(leaf)[inputs.batch], inputs.data)
         rngs = None if key is None else {"dropout": key}
-        logits = model.apply({"params": params}, digits.pixels, train=key is not None, rngs=rngs)
+        logits = apply(model, {"params": params}, digits.pixels, train=key is not None, rngs=rngs)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, digits.labels)
         counts = inputs.batch >= 0
         right, number = jnp.argmax(logits, axis=1) == digits.labels, jnp.sum(counts)

@@ -15,6 +15,7 @@ from structdl.datasets.simulate_sequences import NUM_SYMBOLS
 from structdl.training import cli
 from structdl.training.batches import in_order, shuffled_epochs
 from structdl.training.experiment import Experiment
+from structdl.training.precision import apply
 from structdl.training.task import Inputs, Task
 
 EVAL_BATCH = 250  # sequences
@@ -40,8 +41,12 @@ def make_task(config: Config) -> Task:
     def totals(params, inputs: Inputs, key=None):
         sequences = jax.tree.map(lambda leaf: jnp.asarray(leaf)[inputs.batch], inputs.data)
         rngs = None if key is None else {"dropout": key}
-        answers = model.apply(
-            {"params": params}, features(config, sequences.inputs), train=key is not None, rngs=rngs
+        answers = apply(
+            model,
+            {"params": params},
+            features(config, sequences.inputs),
+            train=key is not None,
+            rngs=rngs,
         )
         return totals_of[config.problem](answers, sequences.targets, inputs.batch >= 0)
 

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
+from structdl.core.edge_layout import sum_dtype
 from structdl.core.segment import EdgeLayout, edge_layout, gather_sum
 from structdl.errors import InputError
 
@@ -68,6 +69,21 @@ def matmul(
     if isinstance(x, SparseRows):
         return gather_sum(kernel, x.layout, weights=x.values)
     return x @ kernel
+
+
+def lookup(
+    table: Float[Array, "num_rows features"], rows: Int[Array, "*places"]
+) -> Float[Array, "*places features"]:
+    """Rows of a table by their numbers: the product of one-hot rows with it.
+
+    The table's gradient sums over the places of a row, in float32 where the table is of half
+    precision.
+
+    >>> lookup(jnp.array([[1.0], [3.0]]), jnp.array([1, 1]))
+    Array([[3.],
+           [3.]], dtype=float32)
+    """
+    return table.astype(sum_dtype(table.dtype))[rows].astype(table.dtype)
 
 
 def dropout(

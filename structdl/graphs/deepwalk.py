@@ -5,9 +5,13 @@ arXiv:1403.6652; Mikolov, Sutskever, Chen, Corrado, Dean (2013), "Distributed re
 words and phrases and their compositionality", arXiv:1310.4546.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from structdl.core.edge_layout import sum_dtype
 
 
 def walk_loss(
@@ -40,10 +44,12 @@ def walk_loss(
     """
     steps = jnp.arange(centres.shape[1])
     distance = jnp.abs(steps[:, None] - steps[None, :])
-    is_pair = ((distance > 0) & (distance <= window)).astype(centres.dtype)
-    scores = jnp.einsum("wuf,wvf->wuv", centres, contexts)
+    dtype = sum_dtype(centres.dtype)
+    is_pair = ((distance > 0) & (distance <= window)).astype(dtype)
+    product = functools.partial(jnp.einsum, preferred_element_type=dtype)
+    scores = product("wuf,wvf->wuv", centres, contexts)
     attraction = jnp.sum(jax.nn.softplus(-scores) * is_pair[None])
-    against = jax.nn.softplus(jnp.einsum("wuf,nf->wun", centres, negatives))
+    against = jax.nn.softplus(product("wuf,nf->wun", centres, negatives))
     pairs_of_centre = jnp.sum(is_pair, axis=1)
     repulsion = jnp.sum(jnp.mean(against, axis=2) * pairs_of_centre[None])
     count = centres.shape[0] * jnp.sum(is_pair)

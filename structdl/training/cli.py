@@ -30,6 +30,7 @@ from structdl.training.logging import MetricsLog, Stopwatch
 from structdl.training.loop import Fit, check_start, fit, restore
 from structdl.training.metrics import summarize
 from structdl.training.optimizers import Optimizer, make_optimizer
+from structdl.training.precision import in_precision
 from structdl.training.preemption import Preempted, preemption
 from structdl.training.processes import any_of_them, is_first, join, wait_for_all
 from structdl.training.profiling import Profile
@@ -268,7 +269,7 @@ def _restore(config, task: Task, optimizer, path: Path) -> Fit:
 
 def _test(config, task: Task, result: Fit, stopwatch: Stopwatch) -> dict[str, dict]:
     """Validation and test metrics over the seeds; a diverged seed has none."""
-    evaluate = make_evaluate(task)
+    evaluate = make_evaluate(in_precision(task, config.run.precision), config.run.compiler_options)
     groups, start = [], 0
     for seeds in config.run.seed_groups():
         at = slice(start, start + len(seeds))

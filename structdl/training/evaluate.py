@@ -1,6 +1,6 @@
 """Metrics over a split: the same sums inside the compiled loop and at a run's end."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -45,7 +45,7 @@ def metric_totals(
     return jax.lax.scan(add_batch, first, jnp.arange(1, num_batches))[0]
 
 
-def make_evaluate(task: Task):
+def make_evaluate(task: Task, compiler_options: Mapping[str, Any] | None = None):
     """Returns `evaluate(selected, keys, seeds, split) -> {name: [num_seeds]}`, for a split's means.
 
     Batches are streamed one by one, so that a test set need not fit on the device; the program is
@@ -56,7 +56,9 @@ def make_evaluate(task: Task):
         batch_key = jax.random.fold_in(evaluation_key(key), index)
         return task.metrics(*selected, Inputs(data, seed_data, batch), batch_key)
 
-    compiled = jax.jit(over_seeds(totals_of_batch, (0, 0, 0, None, None, None)))
+    compiled = jax.jit(
+        over_seeds(totals_of_batch, (0, 0, 0, None, None, None)), compiler_options=compiler_options
+    )
 
     def evaluate(selected, keys, seeds, split: str) -> dict[str, np.ndarray]:
         seed_data = stack([task.seed_data(seed) for seed in seeds])

@@ -13,6 +13,7 @@ from structdl.training.evaluate import number_batches
 from structdl.training.logging import MetricsLog, Stopwatch
 from structdl.training.optimizers import Optimizer
 from structdl.training.parallel import Placement, on_devices
+from structdl.training.precision import in_precision
 from structdl.training.preemption import Preempted
 from structdl.training.processes import local
 from structdl.training.profiling import Profile
@@ -199,6 +200,7 @@ def check_start(task: Task, optimizer: Optimizer, run: Run) -> None:
       InputError: whatever the task's functions refuse, or devices that the seeds do not fit.
     """
     programs = make_programs(task, optimizer, run, on_devices(run))
+    task = in_precision(task, run.precision)
     group = _make_group(task, run.seed_groups()[0])
     state = jax.eval_shape(programs.init, *group.init_args)
     _, _, seed_data, batch = group.init_args

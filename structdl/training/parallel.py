@@ -40,7 +40,7 @@ def on_devices(run: Run) -> Placement:
     each batch's examples. A batch that does not divide is computed whole on every device.
 
     Raises:
-      InputError: more devices than there are, or parameters divided elsewhere than under jit.
+      InputError: more devices than there are, or options that this kind of parallel does not have.
     """
     devices = devices_of(run)
     divides_seeds = all(len(group) % len(devices) == 0 for group in run.seed_groups())
@@ -48,13 +48,14 @@ def on_devices(run: Run) -> Placement:
         raise InputError("--shard-parameters divides them over a mesh: give --parallel jit.")
     if run.parallel != "jit" and jax.process_count() > 1:
         raise InputError(f"--parallel {run.parallel} is for one process: give --parallel jit.")
+    if run.parallel == "pmap" and run.deterministic:
+        raise InputError("--deterministic tells jit's compiler, not pmap's: give --parallel jit.")
     if run.parallel == "none":
-        return Placement(
-            jax.device_put, lambda call: jax.jit(call, donate_argnums=0), _on_one_device
-        )
+        compile_call = partial(jax.jit, donate_argnums=0, compiler_options=run.compiler_options)
+        return Placement(jax.device_put, compile_call, _on_one_device)
     if run.parallel == "jit":
         mesh = Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,))
-        return _by_jit(mesh, divides_seeds, run.shard_parameters)
+        return _by_jit(mesh, divides_seeds, run)
     compile_call = _pmap_over_seeds if divides_seeds else _pmap_over_examples
     axis = None if divides_seeds else AXIS
     compile_call = partial(compile_call, devices=devices)
@@ -101,7 +102,7 @@ def summed(axis: str, tree):
 summed.defvjp(lambda axis, tree: (jax.lax.psum(tree, axis), None), lambda axis, _, bar: (bar,))
 
 
-def _by_jit(mesh: Mesh, divides_seeds: bool, shard_parameters: bool) -> Placement:
+def _by_jit(mesh: Mesh, divides_seeds: bool, run: Run) -> Placement:
     everywhere = NamedSharding(mesh, PartitionSpec())
     by_seed = NamedSharding(mesh, PartitionSpec(AXIS)) if divides_seeds else everywhere
 
@@ -116,7 +117,7 @@ def _by_jit(mesh: Mesh, divides_seeds: bool, shard_parameters: bool) -> Placemen
         return jax.tree.map(put, tree)
 
     def of_state(state):
-        if shard_parameters and not divides_seeds:
+        if run.shard_parameters and not divides_seeds:
             return jax.tree.map(
                 lambda leaf: NamedSharding(mesh, _largest_axis(leaf, mesh.size)), state
             )
@@ -130,8 +131,12 @@ def _by_jit(mesh: Mesh, divides_seeds: bool, shard_parameters: bool) -> Placemen
             size = len(state.stopped)
             if size not in compiled:  # a last group of seeds may be smaller
                 # with its state where that was before, a call is compiled once
-                out_shardings = (shardings, everywhere)
-                compiled[size] = jax.jit(call, donate_argnums=0, out_shardings=out_shardings)
+                compiled[size] = jax.jit(
+                    call,
+                    donate_argnums=0,
+                    out_shardings=(shardings, everywhere),
+                    compiler_options=run.compiler_options,
+                )
             state, seed_data = (
                 jax.tree.map(_put, state, shardings),
                 jax.tree.map(lambda leaf: _put(leaf, by_seed), seed_data),

@@ -16,6 +16,7 @@ import optax
 from structdl.training.evaluate import evaluation_key, metric_totals
 from structdl.training.optimizers import Optimizer
 from structdl.training.parallel import Placement
+from structdl.training.precision import in_precision
 from structdl.training.run import Run
 from structdl.training.seeds import over_seeds, stack
 from structdl.training.state import LoopState, init_loop_state, selected
@@ -65,6 +66,7 @@ class Programs(NamedTuple):
 
 def make_programs(task: Task, optimizer: Optimizer, run: Run, placement: Placement) -> Programs:
     """Compiles, on first use, what `fit` calls."""
+    task = in_precision(task, run.precision)
     rule = stopping_rule(run.stopping, run.stopping_size)
     run_call = make_run_call(task, optimizer, rule, placement.axis)
 

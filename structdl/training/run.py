@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from structdl.errors import InputError
+from structdl.training.precision import Precision
 from structdl.training.stopping import StoppingName
 
 # a field that may differ when a run is resumed: it does not change what is computed
@@ -39,6 +40,10 @@ class Run:
     """Steps between checkpoints; 0 saves at the end only."""
     log_every: int = dataclasses.field(default=20, metadata=FREE)
     """Steps between writes to metrics.jsonl and TensorBoard."""
+    precision: Precision = "float32"
+    """bfloat16: models compute in it; parameters, sums over edges and losses stay in float32."""
+    deterministic: bool = dataclasses.field(default=False, metadata=FREE)
+    """Only programs whose results do not hang on the order of threads: on a GPU, slower ones."""
     parallel: Literal["none", "jit", "pmap"] = dataclasses.field(default="none", metadata=FREE)
     """Divide the seeds, or else each batch, over the devices."""
     num_devices: int = dataclasses.field(default=0, metadata=FREE)
@@ -63,6 +68,16 @@ class Run:
     @property
     def seeds(self) -> tuple[int, ...]:
         return tuple(range(self.seed, self.seed + self.num_seeds))
+
+    @property
+    def compiler_options(self) -> dict[str, bool]:
+        """What XLA is told of its programs.
+
+        On a GPU a deterministic one is not chosen by timing, whose winner differs from run to run,
+        and what a scatter adds to one place comes in a fixed order. Sums over an `EdgeLayout` have
+        no such place and stay as fast. On a CPU of so many cores every program is deterministic.
+        """
+        return {"xla_gpu_deterministic_ops": True} if self.deterministic else {}
 
     def seed_groups(self) -> list[tuple[int, ...]]:
         """The seeds in the groups that are trained together."""

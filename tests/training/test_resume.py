@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -9,9 +10,13 @@ import time
 from pathlib import Path
 
 import chex
+import jax
+import jax.numpy as jnp
 import pytest
 
-from structdl.training.checkpoints import TEMPORARY
+from structdl.errors import InputError
+from structdl.training.checkpoints import TEMPORARY, Checkpoints
+from structdl.training.state import LoopState, TrainState
 
 SCRIPT = Path(__file__).parent / "killed_run.py"
 
@@ -105,3 +110,29 @@ def test_a_damaged_checkpoint_is_set_aside(tmp_path, capfd):
     chex.assert_trees_all_equal(again.state, uninterrupted.state)
     assert saved_steps(store) == [before, last]
     assert (store / f"{last}.unreadable").is_dir(), "nothing is lost"
+
+
+def test_a_full_disk_loses_nothing_that_was_saved(tmp_path):
+    def state(seed: int) -> LoopState:
+        numbers = jax.random.normal(jax.random.key(seed), (512, 1024))  # 2 MB, not to be packed
+        step, no = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
+        train = TrainState(step, jax.random.key(0), {"kernel": numbers}, (), (), {})
+        return LoopState(train, (), stopped=no, diverged=no)
+
+    store = Checkpoints(tmp_path / "store")
+    store.save(1, state(1), {"resumed": 0})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**12, hard))  # as if there were no more room
+    try:
+        with pytest.raises(InputError, match=f"{tmp_path / 'store'}.*[Ff]ile too large"):
+            store.save(2, state(2), {"resumed": 0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    store.close()
+    store = Checkpoints(tmp_path / "store")
+    saved = store.restore(state(0))
+    assert saved.step == 1
+    chex.assert_trees_all_equal(saved.state, state(1))
+    store.save(2, state(2), {"resumed": 1})
+    chex.assert_trees_all_equal(store.restore(state(0)).state, state(2))
+    store.close()
