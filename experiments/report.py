@@ -7,6 +7,7 @@ from pathlib import Path
 
 from experiments import get, names
 from experiments.benchmarks import measure as benchmarks
+from experiments.benchmarks.partition_memory import measure as partition_memory
 from structdl.training.experiment import unmeasured_rows
 from structdl.training.ledger import format_table, read_rows
 
@@ -22,6 +23,8 @@ def tables() -> dict[Path, str]:
     found[ROOT / "README.md"] = format_table(compared)
     measured = read_rows(benchmarks.DIRECTORY)
     found[benchmarks.DIRECTORY / "README.md"] = benchmarks.format_table(measured)
+    measured = read_rows(partition_memory.DIRECTORY)
+    found[partition_memory.DIRECTORY / "README.md"] = partition_memory.format_table(measured)
     return found
 
 

@@ -65,7 +65,7 @@ def test_the_code_for_notebooks_runs():
     np.testing.assert_allclose(scope["hidden"], np.ones((2, 3)), rtol=1e-6)
 
 
-@pytest.mark.parametrize("path", READMES, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", tables(), ids=lambda path: path.parent.name)
 def test_tables_are_printed_from_the_ledgers(path):
     text = path.read_text()
     assert renewed(path, tables()[path]) == text, "run: python -m experiments.report --write"

@@ -64,10 +64,8 @@ def test_rows_are_kept_by_family_case_peer_device_and_threads(tmp_path):
 def test_memory_of_partitioned_graphs_is_recorded_and_falls_five_fold():
     directory = measure.DIRECTORY / "partition_memory"
     rows = json.loads((directory / "results.json").read_text())
-    readme = (directory / "README.md").read_text()
     for row in rows:
         assert not row["commit"].endswith("+changes")
-        assert f"| {row['bytes'] / 1e6:.1f} |" in readme
         if row["features_at_once"] == "8" and row["parts"] == 8:
             assert row["fall"] >= 5
 
