@@ -30,8 +30,8 @@ def draw_learning_curves(
 ) -> None:
     """Writes a picture with one plot a quantity, training and validation in each.
 
-    Lines are means over the seeds that are still training, bands their standard deviation. A point
-    of a training curve is the mean since the point before it.
+    Lines are means over the seeds that are still training, bands their standard deviation, and no
+    wider than the seeds lie. A point of a training curve is the mean since the point before it.
 
     Args:
       rows: those of metrics.jsonl, with names as train_loss.
@@ -164,7 +164,11 @@ def _draw_curve(axis, rows, name: str, label: str = "") -> None:
     for row in (row for row in rows if name in row):
         by_step[row["step"]].append(row[name])
     steps = sorted(by_step)
-    mean = np.array([np.mean(by_step[step]) for step in steps])
-    std = np.array([np.std(by_step[step]) for step in steps])
+    mean, std, lowest, highest = (
+        np.array([statistic(by_step[step]) for step in steps])
+        for statistic in (np.mean, np.std, np.min, np.max)
+    )
     (line,) = axis.plot(steps, mean, label=label or name.split("_")[0])
-    axis.fill_between(steps, mean - std, mean + std, color=line.get_color(), alpha=0.2)
+    # a band beyond all seeds would leave a logarithmic axis at its lower end
+    band = np.maximum(mean - std, lowest), np.minimum(mean + std, highest)
+    axis.fill_between(steps, *band, color=line.get_color(), alpha=0.2)

@@ -34,6 +34,16 @@ def test_lines_are_means_over_the_seeds_that_have_the_step(drawn):
     assert "2 seeds" in drawn[0].get_suptitle()
 
 
+def test_a_band_is_a_standard_deviation_and_ends_where_the_seeds_do(drawn):
+    losses = [0.01, 0.01, 0.01, 1.0]  # whose mean less their standard deviation is negative
+    rows = [{"seed": n, "step": 10, "train_loss": loss} for n, loss in enumerate(losses)]
+    curves.draw_learning_curves(rows, "a run", Path("none.png"), log_loss=True)
+    (band,) = drawn[0].axes[0].collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    np.testing.assert_allclose(heights.min(), 0.01)
+    np.testing.assert_allclose(heights.max(), np.mean(losses) + np.std(losses))
+
+
 def test_one_plot_for_each_quantity_that_was_logged(drawn):
     quantities = ("loss", "accuracy", "auc")
     curves.draw_learning_curves(ROWS[2:], "a run", Path("none.png"), quantities=quantities)
