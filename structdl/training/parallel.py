@@ -217,15 +217,21 @@ def _on_each(num_devices: int, divided: bool, leaf):
 
 
 def divides(tree, axis: int, num_devices: int) -> bool:
-    """Whether the examples of all leaves that have any divide by the number of devices.
+    """Whether a batch's examples divide by the number of devices.
+
+    Leaves whose sizes differ are no examples side by side, but nodes, edges and graphs, say, that
+    refer to one another: those are not divided.
 
     Raises:
       InputError: there are fewer examples than devices.
     """
     sizes = {leaf.shape[axis] for leaf in jax.tree.leaves(tree) if leaf.ndim > axis}
-    if axis == EXAMPLES and any(size < num_devices for size in sizes):
+    if len(sizes) != 1:
+        return False
+    (size,) = sizes
+    if axis == EXAMPLES and size < num_devices:
         raise InputError(
-            f"a batch of {min(sizes)} examples is fewer than the {num_devices} devices that "
+            f"a batch of {size} examples is fewer than the {num_devices} devices that "
             "--parallel divides it over: give a larger batch, or --num-devices."
         )
-    return bool(sizes) and all(size % num_devices == 0 for size in sizes)
+    return size % num_devices == 0

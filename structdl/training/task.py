@@ -23,7 +23,8 @@ class Task(NamedTuple):
 
     Full-batch, in-memory and streamed data differ only in what `batch` returns: `()` or a scalar,
     int32 indices into `data`, or the arrays themselves. Leaves of a batch with one axis or more
-    have the examples on the first axis, which is what is divided over devices.
+    have the examples on the first axis, which is what is divided over devices; leaves of different
+    sizes, as a graph's nodes and edges are, go to every device whole.
 
     Fields:
       data: a pytree of arrays, put on the device once and passed to every function. Arrays that a

@@ -70,3 +70,11 @@ def test_a_batch_of_fewer_examples_than_devices_is_refused():
     assert not divides(batches, EXAMPLES, 2)
     with pytest.raises(InputError, match="batch of 3 examples is fewer than the 4 devices"):
         divides(batches, EXAMPLES, 4)
+
+
+def test_parts_of_a_graph_are_not_examples():
+    """Its senders number nodes that would lie on another device."""
+    sizes = {"nodes": 8, "senders": 16, "graphs": 4}
+    batch = {name: np.zeros((1, 1, 1, size)) for name, size in sizes.items()}
+    for num_devices in (2, 4, 8):
+        assert not divides(batch, EXAMPLES, num_devices)
