@@ -50,13 +50,13 @@ def training_steps(preset: str, **model):
     config = EXPERIMENT.presets[preset].config
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **model))
     task, seeds = EXPERIMENT.make_task(config), (0,)
-    programs = make_programs(
-        task, make_optimizer(config.optimizer), config.run, on_devices(config.run)
-    )
+    optimizer = make_optimizer(config.optimizer)
+    programs = make_programs(task, optimizer, config.run, on_devices(config.run))
     data = jax.device_put(task.data)
     seed_data = stack([task.seed_data(seed) for seed in seeds])
     batch = stack([task.batch(0, seed) for seed in seeds])
-    state = programs.init(np.asarray(seeds, np.uint32), data, seed_data, batch)
+    hyperparams = stack([optimizer.hyperparams])
+    state = programs.init(np.asarray(seeds, np.uint32), data, seed_data, batch, hyperparams)
     batches = stack_batches(task, seeds, 0, Call(rounds=1, steps=STEPS, evaluate=False))
 
     def run():

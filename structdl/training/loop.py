@@ -1,13 +1,13 @@
 """The loop: one compiled function over a LoopState, called until the steps are done."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from structdl.errors import InputError
+from structdl.errors import InputError, require_known
 from structdl.training.checkpoints import Checkpoints
 from structdl.training.evaluate import number_batches
 from structdl.training.logging import MetricsLog, Stopwatch
@@ -45,6 +45,7 @@ def fit(
     optimizer: Optimizer,
     run: Run,
     *,
+    hyperparams: Sequence[Mapping[str, float]] | None = None,
     checkpoints: Callable[[str], Checkpoints] | None = None,
     log: MetricsLog | None = None,
     stopwatch: Stopwatch | None = None,
@@ -54,6 +55,8 @@ def fit(
     """Trains seeds run.seed to run.seed + run.num_seeds - 1, in groups that are vmapped.
 
     Args:
+      hyperparams: of each seed, those of the optimizer's that it has its own values for; one
+        program serves all values.
       checkpoints: opens the store of a group of seeds by its name; training continues from what
         it holds. Without it nothing is saved.
       log: where losses and validation metrics go.
@@ -63,7 +66,8 @@ def fit(
         running.
 
     Raises:
-      InputError: a Run that cannot be carried out.
+      InputError: a Run that cannot be carried out; hyperparameters that the optimizer does not
+        have, or not as many as seeds.
       Preempted: the run was asked to leave, and has saved itself.
     """
     run.validate()
@@ -74,10 +78,11 @@ def fit(
     programs = make_programs(task, optimizer, run, placement)
     task = task._replace(data=placement.replicate(task.data))
     fits = []
+    values = _hyperparams_of_seeds(optimizer, run, hyperparams)
     for seeds in run.seed_groups():
         store = checkpoints(group_name(seeds)) if checkpoints else None
         try:
-            group = _make_group(task, seeds)
+            group = _make_group(task, seeds, [values[seed] for seed in seeds])
             fits.append(_fit_group(task, programs, placement, run, group, store, watch))
         finally:
             if store:
@@ -103,10 +108,25 @@ class _Group(NamedTuple):
     init_args: tuple
 
 
-def _make_group(task: Task, seeds: tuple[int, ...]) -> _Group:
+def _hyperparams_of_seeds(
+    optimizer: Optimizer, run: Run, own: Sequence[Mapping[str, float]] | None
+) -> dict[int, dict[str, float]]:
+    """The hyperparameters of every seed: the optimizer's, with its own values in their place."""
+    own = [{}] * run.num_seeds if own is None else own
+    if len(own) != run.num_seeds:
+        raise InputError(f"there are hyperparameters for {len(own)} of {run.num_seeds} seeds.")
+    for name in set().union(*own):
+        require_known("hyperparameter", name, optimizer.hyperparams)
+    return {
+        seed: optimizer.hyperparams | dict(its) for seed, its in zip(run.seeds, own, strict=True)
+    }
+
+
+def _make_group(task: Task, seeds: tuple[int, ...], hyperparams: Sequence[Mapping]) -> _Group:
     seed_data = stack([task.seed_data(seed) for seed in seeds])
     first_batch = stack([task.batch(0, seed) for seed in seeds])
     init_args = (np.asarray(seeds, np.uint32), task.data, seed_data, first_batch)
+    init_args += (stack(hyperparams),)
     return _Group(seeds, seed_data, number_batches(task.eval_batches("validation")), init_args)
 
 
@@ -184,7 +204,8 @@ def restore(
     fits = []
     for seeds in run.seed_groups():
         store = checkpoints(group_name(seeds))
-        saved = store.restore(_template(programs, placement, _make_group(task, seeds)))
+        group = _make_group(task, seeds, [optimizer.hyperparams] * len(seeds))
+        saved = store.restore(_template(programs, placement, group))
         store.close()
         if saved is None:
             raise InputError(f"there is no checkpoint in {store.directory} yet: train first.")
@@ -201,9 +222,10 @@ def check_start(task: Task, optimizer: Optimizer, run: Run) -> None:
     """
     programs = make_programs(task, optimizer, run, on_devices(run))
     task = in_precision(task, run.precision)
-    group = _make_group(task, run.seed_groups()[0])
+    seeds = run.seed_groups()[0]
+    group = _make_group(task, seeds, [optimizer.hyperparams] * len(seeds))
     state = jax.eval_shape(programs.init, *group.init_args)
-    _, _, seed_data, batch = group.init_args
+    _, _, seed_data, batch, _ = group.init_args
 
     def loss(state, seed_data, batch):
         inputs = Inputs(task.data, seed_data, batch)

@@ -70,15 +70,15 @@ def make_programs(task: Task, optimizer: Optimizer, run: Run, placement: Placeme
     rule = stopping_rule(run.stopping, run.stopping_size)
     run_call = make_run_call(task, optimizer, rule, placement.axis)
 
-    def init(seed, data, seed_data, batch):
-        inputs = Inputs(data, seed_data, batch)
-        return init_loop_state(task, optimizer, rule, jax.random.key(seed), inputs)
+    def init(seed, data, seed_data, batch, hyperparams):
+        inputs, its = Inputs(data, seed_data, batch), optimizer._replace(hyperparams=hyperparams)
+        return init_loop_state(task, its, rule, jax.random.key(seed), inputs)
 
     def final(state: LoopState):
         return rule.final(state.rule, selected(optimizer, state.train))
 
     return Programs(
-        init=_jit_into(over_seeds(init, (0, None, 0, 0)), placement.of_state),
+        init=_jit_into(over_seeds(init, (0, None, 0, 0, 0)), placement.of_state),
         call=placement.compile(over_seeds(run_call, (0, None, 0, 0, None))),
         final=jax.jit(over_seeds(final, (0,))),
     )

@@ -131,6 +131,37 @@ def test_one_program_is_compiled_for_all_calls_and_groups(regression):
     assert len(traces) == once
 
 
+def test_seeds_may_have_hyperparameters_of_their_own(regression):
+    """Each as if its optimizer had had them; all by one program."""
+    traces = []
+
+    def counted(params, state, inputs, key):
+        traces.append(1)
+        return regression.loss_fn(params, state, inputs, key)
+
+    run = Run(num_steps=8, num_seeds=4, seeds_per_call=2, steps_per_call=4, eval_every=4)
+    own = [{"learning_rate": rate} for rate in (0.05, 0.2, 0.01, 0.1)]
+    found = fit(regression._replace(loss_fn=counted), ADAM, run, hyperparams=own)
+    together = len(traces)
+    traces.clear()
+    fit(regression._replace(loss_fn=counted), ADAM, run)
+    assert together == len(traces)
+    for seed, hyperparams in enumerate(own):
+        alone = make_optimizer(OptimizerConfig("adam", **hyperparams))
+        expected = fit(regression, alone, dataclasses.replace(run, seed=seed, num_seeds=1))
+        np.testing.assert_allclose(
+            found.selected[0]["kernel"][seed], expected.selected[0]["kernel"][0], rtol=1e-5
+        )
+
+
+def test_hyperparameters_that_do_not_fit_are_refused(regression):
+    run = Run(num_steps=2, num_seeds=2)
+    with pytest.raises(InputError, match="hyperparameters for 1 of 2 seeds"):
+        fit(regression, ADAM, run, hyperparams=[{}])
+    with pytest.raises(InputError, match=r"'learn_rate'.*'learning_rate'"):
+        fit(regression, ADAM, run, hyperparams=[{}, {"learn_rate": 0.1}])
+
+
 def test_fit_goes_on_from_its_checkpoints_bit_for_bit(regression, tmp_path):
     run = Run(num_steps=20, num_seeds=3, seeds_per_call=2, steps_per_call=5, eval_every=5)
     whole = fit(regression, ADAM, run)
