@@ -95,8 +95,9 @@ def deepwalk(config: DeepWalkConfig, nodes: Nodes) -> Task:
 
     def metrics(params, model_state, inputs: Inputs, key):
         data, masks = inputs.data, inputs.seed_data
-        lengths = jnp.linalg.norm(params["nodes"], axis=1, keepdims=True)
-        features = params["nodes"] / jnp.maximum(lengths, 1e-9)
+        nodes_of_walks = params["nodes"].astype(float)  # the classifier's own precision
+        lengths = jnp.linalg.norm(nodes_of_walks, axis=1, keepdims=True)
+        features = nodes_of_walks / jnp.maximum(lengths, 1e-9)
         classifier = fit_linear_classifier(
             features, data.labels, masks[TRAIN], nodes.num_classes, l2=config.classifier_l2
         )

@@ -77,7 +77,7 @@ def _speech(model: str, *, noise: float, learning_rate: float, words: str = "") 
         max_steps=200,
         weight_noise=noise,
         optimizer=OptimizerConfig("rmsprop", learning_rate, clip_norm=1.0),
-        run=run_of(_SPEECH[model], 4000, eval_every=200, patience=10, log_every=50),
+        run=run_of(_SPEECH[model], 2000, eval_every=200, patience=10, log_every=50),
     )
     return Preset(
         config,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from tqdm import tqdm
 
 from structdl.errors import InputError
@@ -69,7 +70,13 @@ class Checkpoints:
                 # what the saving threads still log at exit says no more than this error
                 for name in ("asyncio", "concurrent.futures"):
                     logging.getLogger(name).setLevel(logging.CRITICAL)
-                raise OSError(str(error).splitlines()[0]) from error
+                if jax.process_count() > 1 and not isinstance(error, OSError):
+                    raise InputError(
+                        f"the processes of this run could not save together ({_first_line(error)}):"
+                        " one of them may have ended. Start all of them again with the same "
+                        "commands; what was saved before is intact."
+                    ) from error
+                raise OSError(_first_line(error)) from error
 
     def restore(self, template: LoopState) -> Saved | None:
         """Reads the newest whole checkpoint into the template's structure, or returns None.

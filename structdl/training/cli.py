@@ -1,6 +1,7 @@
 """The command line that every experiment shares, from the preset's name to summary.json."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import platform
@@ -30,10 +31,12 @@ from structdl.training.logging import MetricsLog, Stopwatch
 from structdl.training.loop import Fit, check_start, fit, restore
 from structdl.training.metrics import summarize
 from structdl.training.optimizers import Optimizer, make_optimizer
+from structdl.training.parallel import devices_of
 from structdl.training.precision import in_precision
 from structdl.training.preemption import Preempted, preemption
-from structdl.training.processes import any_of_them, is_first, join, wait_for_all
+from structdl.training.processes import any_of_them, is_first, join, together
 from structdl.training.profiling import Profile
+from structdl.training.run import Run
 from structdl.training.runtime import (
     keep_compiled_programs,
     keep_freed_memory,
@@ -98,29 +101,42 @@ def run_experiment(experiment: Experiment, argv: Sequence[str]) -> dict[str, Any
 
 
 def _run_in_workdir(experiment, preset, config, optimizer, path: Path) -> dict[str, Any]:
-    run, finished = config.run, path / folder.SUMMARY
-    # of several processes the first one holds the folder
-    opened = folder.open_workdir(path, experiment.name, config)
-    with opened if is_first() else contextlib.nullcontext():
-        if finished.exists() and not (run.evaluate_only or run.overwrite):
-            summary = folder.read_json(finished)
-            if summary["config"]["run"]["num_steps"] == config.run.num_steps:
-                if run.profile:
-                    raise InputError(
-                        f"{path} is finished, and --profile watches a training: give --overwrite "
-                        "or another --workdir."
-                    )
+    trains = not config.run.evaluate_only
+    with contextlib.ExitStack() as stack:
+        with together():
+            if is_first():  # of several processes the first one holds the folder
+                stack.enter_context(folder.open_workdir(path, experiment.name, config))
+            if summary := _finished_before(path, config.run):
                 print("finished before:", end=" ")
                 return summary
-        task = experiment.make_task(config)
+            task = experiment.make_task(config)
+            if trains:
+                check_start(task, optimizer, config.run)
         commits = []
-        if not run.evaluate_only:
-            check_start(task, optimizer, run)
-            if is_first():
+        with together():
+            if trains and is_first():
                 commit = ledger.provenance(experiment.directory)
                 commits = folder.claim(path, experiment.name, preset, config, commit)
-            wait_for_all("the workdir is ready")
-        return _train_and_test(experiment, preset, config, task, optimizer, path, commits)
+        asked = stack.enter_context(preemption())
+        preempted = lambda: any_of_them(asked())  # noqa: E731
+        return _train_and_test(
+            experiment, preset, config, task, optimizer, path, commits, preempted
+        )
+
+
+def _finished_before(path: Path, run: Run) -> dict[str, Any] | None:
+    """The summary of a run that is to be found, and not to be made."""
+    if run.evaluate_only or run.overwrite or not (path / folder.SUMMARY).exists():
+        return None
+    summary = folder.read_json(path / folder.SUMMARY)
+    if summary["config"]["run"]["num_steps"] != run.num_steps:
+        return None
+    if run.profile:
+        raise InputError(
+            f"{path} is finished, and --profile watches a training: give --overwrite or another "
+            "--workdir."
+        )
+    return summary
 
 
 def parse(experiment: Experiment, argv: Sequence[str]) -> tuple[str, Any]:
@@ -190,18 +206,25 @@ def restore_run(path: Path, experiment: Experiment) -> tuple[Any, Task, Fit]:
     kind = type(next(iter(experiment.presets.values())).config)
     config = folder.from_dict(kind, folder.read_json(path / folder.CONFIG)["config"])
     task = experiment.make_task(config)
-    return config, task, _restore(config, task, make_optimizer(config.optimizer), path)
+    here = dataclasses.replace(config, run=config.run.on_this_process())
+    return config, task, _restore(here, task, make_optimizer(config.optimizer), path)
 
 
 def _train_and_test(
-    experiment, preset, config, task: Task, optimizer: Optimizer, path: Path, commits: list[str]
+    experiment,
+    preset,
+    config,
+    task: Task,
+    optimizer: Optimizer,
+    path: Path,
+    commits: list[str],
+    preempted: Callable[[], bool],
 ) -> dict[str, Any]:
     stopwatch = Stopwatch()
     if config.run.evaluate_only:
         result, costs = _restore(config, task, optimizer, path), {}
     else:
-        with preemption() as preempted:
-            result, profile = _train(config, task, optimizer, path, stopwatch, preempted)
+        result, profile = _train(config, task, optimizer, path, stopwatch, preempted)
         costs = {name: summarize(values) for name, values in profile.costs().items()}
     if np.all(result.state.diverged):
         steps = np.asarray(result.state.train.step)
@@ -211,7 +234,7 @@ def _train_and_test(
             f"{path / folder.CHECKPOINTS}. Lower --optimizer.learning-rate, or give "
             "--optimizer.clip-norm, with --overwrite or another --workdir."
         )
-    metrics = _test(config, task, result, stopwatch)
+    metrics = _test(config, task, result, stopwatch, preempted)
     summary = _summary(experiment, preset, config, result, metrics, stopwatch)
     summary |= {"costs": costs, "commits": commits}
     if is_first() and not config.run.evaluate_only:
@@ -240,7 +263,7 @@ def _train(
             log=log,
             stopwatch=stopwatch,
             profile=profile,
-            preempted=lambda: any_of_them(preempted()),
+            preempted=preempted,
         )
     except TypeError as error:
         if "forward-mode autodiff" not in str(error):
@@ -267,7 +290,9 @@ def _restore(config, task: Task, optimizer, path: Path) -> Fit:
     )
 
 
-def _test(config, task: Task, result: Fit, stopwatch: Stopwatch) -> dict[str, dict]:
+def _test(
+    config, task: Task, result: Fit, stopwatch: Stopwatch, preempted: Callable[[], bool]
+) -> dict[str, dict]:
     """Validation and test metrics over the seeds; a diverged seed has none."""
     evaluate = make_evaluate(in_precision(task, config.run.precision), config.run.compiler_options)
     groups, start = [], 0
@@ -280,6 +305,8 @@ def _test(config, task: Task, result: Fit, stopwatch: Stopwatch) -> dict[str, di
         )
         values = {}
         for split in SPLITS:
+            if preempted():
+                raise Preempted(int(np.max(result.state.train.step)))
             with stopwatch.measure("evaluate"):
                 found = evaluate(selected, keys, seeds, split)
             for name, value in found.items():
@@ -303,17 +330,17 @@ def _summary(experiment, preset, config, result: Fit, metrics, stopwatch: Stopwa
         "resumed": result.resumed,
         "diverged": int(np.sum(result.state.diverged)),
         "seconds": stopwatch.total(),
-        "device": device(),
+        "device": device(len(devices_of(config.run))),
         "versions": _versions(),
     }
 
 
-def device() -> str:
-    """What the run was computed on, in words."""
+def device(count: int = 1) -> str:
+    """So many devices that a run was computed on, in words."""
     first = jax.devices()[0]
     if first.platform == "cpu":
         return f"{platform.machine()} CPU, {os.cpu_count()} cores"
-    return f"{jax.device_count()} x {first.device_kind}"
+    return f"{count} x {first.device_kind}"
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,9 @@ from typing import Any
 import jax
 from jax import export
 
-from structdl.errors import InputError
+from structdl.errors import InputError, require_known
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 def symbolic(*specs: tuple[str, Any]) -> list[jax.ShapeDtypeStruct]:
@@ -23,12 +25,20 @@ def symbolic(*specs: tuple[str, Any]) -> list[jax.ShapeDtypeStruct]:
     >>> symbolic(("batch, 64, 1", "float32"), ("batch", "int32"))
     [ShapeDtypeStruct(shape=(batch, 64, 1), dtype=float32),
      ShapeDtypeStruct(shape=(batch,), dtype=int32)]
+
+    Raises:
+      InputError: a shape that is not of names and numbers.
     """
     scope = export.SymbolicScope()
-    return [
-        jax.ShapeDtypeStruct(export.symbolic_shape(shape, scope=scope), dtype)
-        for shape, dtype in specs
-    ]
+    try:
+        return [
+            jax.ShapeDtypeStruct(export.symbolic_shape(shape, scope=scope), dtype)
+            for shape, dtype in specs
+        ]
+    except ValueError as error:
+        raise InputError(
+            f"a shape is to be names and numbers, as in 'batch, 64': {error}"
+        ) from error
 
 
 def save_function(
@@ -48,12 +58,17 @@ def save_function(
         process computes on.
 
     Raises:
-      InputError: the file cannot be written, or the function needs a size that is symbolic.
+      InputError: the file cannot be written, the function needs a size that is symbolic, or there
+        is no such platform.
     """
+    for platform in platforms or ():
+        require_known("platform", platform, PLATFORMS)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
     try:
         exported = export.export(jax.jit(function), platforms=platforms)(*shapes)
-    except jax.errors.InconclusiveDimensionOperation as error:
+    except (jax.errors.InconclusiveDimensionOperation, TypeError) as error:
+        if all(isinstance(size, int) for leaf in jax.tree.leaves(shapes) for size in leaf.shape):
+            raise
         raise InputError(
             f"this function asks for a size that is symbolic ({str(error).splitlines()[0]}): give "
             "a number in its place."
@@ -63,6 +78,7 @@ def save_function(
         part.write_bytes(exported.serialize())
         part.replace(path)
     except OSError as error:
+        part.unlink(missing_ok=True)
         raise InputError(f"cannot write {path}: {error}") from error
 
 

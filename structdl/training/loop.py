@@ -76,13 +76,14 @@ def fit(
     )
     placement = on_devices(run)
     programs = make_programs(task, optimizer, run, placement)
-    task = task._replace(data=placement.replicate(task.data))
+    task = task._replace(data=placement.put_data(task.data))
     fits = []
     values = _hyperparams_of_seeds(optimizer, run, hyperparams)
     for seeds in run.seed_groups():
         store = checkpoints(group_name(seeds)) if checkpoints else None
         try:
             group = _make_group(task, seeds, [values[seed] for seed in seeds])
+            placement.check(group.first_batch)
             fits.append(_fit_group(task, programs, placement, run, group, store, watch))
         finally:
             if store:
@@ -105,6 +106,7 @@ class _Group(NamedTuple):
     seeds: tuple[int, ...]
     seed_data: Any
     eval_batches: Any
+    first_batch: Any
     init_args: tuple
 
 
@@ -127,7 +129,8 @@ def _make_group(task: Task, seeds: tuple[int, ...], hyperparams: Sequence[Mappin
     first_batch = stack([task.batch(0, seed) for seed in seeds])
     init_args = (np.asarray(seeds, np.uint32), task.data, seed_data, first_batch)
     init_args += (stack(hyperparams),)
-    return _Group(seeds, seed_data, number_batches(task.eval_batches("validation")), init_args)
+    eval_batches = number_batches(task.eval_batches("validation"))
+    return _Group(seeds, seed_data, eval_batches, first_batch, init_args)
 
 
 def _fit_group(
@@ -182,7 +185,7 @@ def _fit_group(
             if leaves or (every and step // every > before // every):
                 save()
             if leaves:
-                raise Preempted(step)
+                raise Preempted(step, saved=store is not None)
     with stopwatch.measure("train"):
         jax.block_until_ready(state)
         profile.finish(active)
@@ -210,7 +213,7 @@ def restore(
         if saved is None:
             raise InputError(f"there is no checkpoint in {store.directory} yet: train first.")
         selected = programs.final(saved.state)
-        fits.append(Fit(seeds, saved.state, selected, saved.progress["resumed"]))
+        fits.append(Fit(seeds, local(saved.state), local(selected), saved.progress["resumed"]))
     return _join(fits)
 
 
@@ -220,18 +223,19 @@ def check_start(task: Task, optimizer: Optimizer, run: Run) -> None:
     Raises:
       InputError: whatever the task's functions refuse, or devices that the seeds do not fit.
     """
-    programs = make_programs(task, optimizer, run, on_devices(run))
+    placement = on_devices(run)
+    programs = make_programs(task, optimizer, run, placement)
     task = in_precision(task, run.precision)
-    seeds = run.seed_groups()[0]
-    group = _make_group(task, seeds, [optimizer.hyperparams] * len(seeds))
+    for seeds in run.seed_groups():
+        group = _make_group(task, seeds, [optimizer.hyperparams] * len(seeds))
+        placement.check(group.first_batch)
     state = jax.eval_shape(programs.init, *group.init_args)
-    _, _, seed_data, batch, _ = group.init_args
 
     def loss(state, seed_data, batch):
         inputs = Inputs(task.data, seed_data, batch)
         return task.loss_fn(state.train.params, state.train.model_state, inputs, state.train.key)
 
-    jax.eval_shape(over_seeds(loss, (0, 0, 0)), state, seed_data, batch)
+    jax.eval_shape(over_seeds(loss, (0, 0, 0)), state, group.seed_data, group.first_batch)
 
 
 def _template(programs: Programs, placement: Placement, group: _Group) -> LoopState:

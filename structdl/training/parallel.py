@@ -20,55 +20,56 @@ class Placement(NamedTuple):
     """Where a run's arrays lie and how its call is compiled.
 
     Fields:
-      replicate: puts the task's data on every device.
-      compile: `run_call -> compiled run_call`; the first argument may be donated.
+      put_data: brings the task's data to the devices.
+      compile: `run_call_over -> compiled run_call`, whose first argument may be donated.
+        `run_call_over(axis)` is the call that sums over an axis of devices which each hold some
+        of a step's examples; None where the compiler does so, or every device has all of them.
       of_state: where the leaves of a state of these shapes lie.
-      axis: of devices that each hold some of a step's examples, where a call sums over them
-        itself; the compiler does so under jit.
+      check: refuses a first batch [num_seeds, examples, ...] that cannot be divided.
     """
 
-    replicate: Callable[[Any], Any]
-    compile: Callable[[Callable], Callable]
+    put_data: Callable[[Any], Any]
+    compile: Callable[[Callable[[str | None], Callable]], Callable]
     of_state: Callable[[Any], Any]
-    axis: str | None = None
+    check: Callable[[Any], None] = lambda batch: None
 
 
 def on_devices(run: Run) -> Placement:
     """The placement for `--parallel none|jit|pmap`.
 
-    The seeds' axis is divided where every group of seeds divides by the number of devices, else
-    each batch's examples. A batch that does not divide is computed whole on every device.
+    The seeds' axis of a group is divided where it divides by the number of devices, else each
+    batch's examples. A batch that does not divide is computed whole on every device.
 
     Raises:
       InputError: more devices than there are, or options that this kind of parallel does not have.
     """
     devices = devices_of(run)
-    divides_seeds = all(len(group) % len(devices) == 0 for group in run.seed_groups())
     if run.shard_parameters and run.parallel != "jit":
         raise InputError("--shard-parameters divides them over a mesh: give --parallel jit.")
     if run.parallel != "jit" and jax.process_count() > 1:
         raise InputError(f"--parallel {run.parallel} is for one process: give --parallel jit.")
     if run.parallel == "pmap" and run.deterministic:
         raise InputError("--deterministic tells jit's compiler, not pmap's: give --parallel jit.")
-    if run.parallel == "none":
-        compile_call = partial(jax.jit, donate_argnums=0, compiler_options=run.compiler_options)
-        return Placement(jax.device_put, compile_call, _on_one_device)
-    if run.parallel == "jit":
-        mesh = Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,))
-        return _by_jit(mesh, divides_seeds, run)
-    compile_call = _pmap_over_seeds if divides_seeds else _pmap_over_examples
-    axis = None if divides_seeds else AXIS
-    compile_call = partial(compile_call, devices=devices)
-    return Placement(jax.device_put, compile_call, _on_one_device, axis)
+    match run.parallel:
+        case "none":
+            return _on_one(run)
+        case "jit":
+            return _by_jit(Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,)), run)
+        case "pmap":
+            return _by_pmap(devices)
 
 
 def devices_of(run: Run) -> list[jax.Device]:
-    """The devices that a run asks for: the first ones, or those of all processes.
+    """The devices that a run asks for: one, the first ones, or those of all processes.
 
     Raises:
       InputError: there are fewer, or not all where there are several processes.
     """
     require_at_least("--num-devices", run.num_devices, 0)
+    if run.parallel == "none":
+        if run.num_devices > 1:
+            raise InputError("--num-devices divides a run: give --parallel jit or pmap too.")
+        return jax.local_devices()[:1]
     devices = jax.devices()
     if run.num_devices > len(devices):
         raise InputError(
@@ -102,13 +103,23 @@ def summed(axis: str, tree):
 summed.defvjp(lambda axis, tree: (jax.lax.psum(tree, axis), None), lambda axis, _, bar: (bar,))
 
 
-def _by_jit(mesh: Mesh, divides_seeds: bool, run: Run) -> Placement:
+def _on_one(run: Run) -> Placement:
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def compile_call(run_call_over):
+        options = run.compiler_options
+        return jax.jit(run_call_over(None), donate_argnums=0, compiler_options=options)
+
+    return Placement(jax.device_put, compile_call, partial(_everywhere, sharding))
+
+
+def _by_jit(mesh: Mesh, run: Run) -> Placement:
     everywhere = NamedSharding(mesh, PartitionSpec())
-    by_seed = NamedSharding(mesh, PartitionSpec(AXIS)) if divides_seeds else everywhere
+    by_seed = NamedSharding(mesh, PartitionSpec(AXIS))
 
     def put_examples(tree, axis: int):
-        divided = not divides_seeds and divides(tree, axis, mesh.size)
         spec = PartitionSpec(*(None,) * axis, AXIS)
+        divided = divides(tree, axis, mesh.size)
 
         def put(leaf):
             has_examples = divided and leaf.ndim > axis
@@ -116,49 +127,54 @@ def _by_jit(mesh: Mesh, divides_seeds: bool, run: Run) -> Placement:
 
         return jax.tree.map(put, tree)
 
+    def put_all(tree, sharding):
+        return jax.tree.map(lambda leaf: _put(leaf, sharding), tree)
+
     def of_state(state):
-        if run.shard_parameters and not divides_seeds:
+        if _divides_seeds(state, mesh.size):
+            return _everywhere(by_seed, state)
+        if run.shard_parameters:
             return jax.tree.map(
                 lambda leaf: NamedSharding(mesh, _largest_axis(leaf, mesh.size)), state
             )
-        return jax.tree.map(lambda leaf: by_seed, state)
+        return _everywhere(everywhere, state)
 
-    def compile_call(call):
+    def compile_call(run_call_over):
         compiled = {}
 
         def placed(state, data, seed_data, batches, eval_batches):
-            shardings = of_state(state)
-            size = len(state.stopped)
+            shardings, size = of_state(state), len(state.stopped)
             if size not in compiled:  # a last group of seeds may be smaller
                 # with its state where that was before, a call is compiled once
                 compiled[size] = jax.jit(
-                    call,
+                    run_call_over(None),
                     donate_argnums=0,
                     out_shardings=(shardings, everywhere),
                     compiler_options=run.compiler_options,
                 )
-            state, seed_data = (
-                jax.tree.map(_put, state, shardings),
-                jax.tree.map(lambda leaf: _put(leaf, by_seed), seed_data),
-            )
-            if divides_seeds:
-                batches = jax.tree.map(lambda leaf: _put(leaf, by_seed), batches)
+            state = jax.tree.map(_put, state, shardings)
+            if _divides_seeds(state, mesh.size):
+                seed_data, batches = put_all((seed_data, batches), by_seed)
+                eval_batches = put_all(eval_batches, everywhere)
             else:
+                seed_data = put_all(seed_data, everywhere)
                 batches = put_examples(batches, EXAMPLES)
-            eval_batches = put_examples(eval_batches, EVAL_EXAMPLES)
+                eval_batches = put_examples(eval_batches, EVAL_EXAMPLES)
             return compiled[size](state, data, seed_data, batches, eval_batches)
 
         return placed
 
-    def replicate(data):
-        return jax.tree.map(lambda leaf: _put(leaf, everywhere), data)
-
-    return Placement(replicate, compile_call, of_state)
+    put_data = partial(put_all, sharding=everywhere)
+    return Placement(put_data, compile_call, of_state, partial(_require_enough, mesh.size))
 
 
-def _on_one_device(state):
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(lambda leaf: sharding, state)
+def _everywhere(sharding, tree):
+    """The sharding for every leaf."""
+    return jax.tree.map(lambda leaf: sharding, tree)
+
+
+def _divides_seeds(state, num_devices: int) -> bool:
+    return state.stopped.shape[0] % num_devices == 0
 
 
 def _put(leaf, sharding):
@@ -179,6 +195,23 @@ def _largest_axis(leaf, num_devices: int) -> PartitionSpec:
     return PartitionSpec(*(None,) * (1 + sizes.index(max(sizes))), AXIS)
 
 
+def _by_pmap(devices) -> Placement:
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def compile_call(run_call_over):
+        over_seeds = _pmap_over_seeds(run_call_over(None), devices)
+        over_examples = _pmap_over_examples(run_call_over, devices)
+
+        def placed(state, *inputs):
+            by_seed = _divides_seeds(state, len(devices))
+            return (over_seeds if by_seed else over_examples)(state, *inputs)
+
+        return placed
+
+    check = partial(_require_enough, len(devices))
+    return Placement(jax.device_put, compile_call, partial(_everywhere, sharding), check)
+
+
 def _pmap_over_seeds(call: Callable, devices) -> Callable:
     mapped = jax.pmap(call, AXIS, in_axes=(0, None, 0, 0, None), devices=devices)
     mesh = Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,))
@@ -196,15 +229,24 @@ def _pmap_over_seeds(call: Callable, devices) -> Callable:
     return placed
 
 
-def _pmap_over_examples(call: Callable, devices) -> Callable:
-    mapped = jax.pmap(
-        call, AXIS, in_axes=(None, None, None, 0, None), out_axes=None, devices=devices
-    )
+def _pmap_over_examples(run_call_over: Callable[[str | None], Callable], devices) -> Callable:
+    axes = (None, None, None, 0, None)
+    mapped = {
+        # where every device has the whole batch, each draws what one device would
+        divided: jax.pmap(
+            run_call_over(AXIS if divided else None),
+            AXIS,
+            in_axes=axes,
+            out_axes=None,
+            devices=devices,
+        )
+        for divided in (False, True)
+    }
 
     def placed(state, data, seed_data, batches, eval_batches):
         divided = divides(batches, EXAMPLES, len(devices))
         parts = jax.tree.map(partial(_on_each, len(devices), divided), batches)
-        return mapped(state, data, seed_data, parts, eval_batches)
+        return mapped[divided](state, data, seed_data, parts, eval_batches)
 
     return placed
 
@@ -221,17 +263,21 @@ def divides(tree, axis: int, num_devices: int) -> bool:
 
     Leaves whose sizes differ are no examples side by side, but nodes, edges and graphs, say, that
     refer to one another: those are not divided.
-
-    Raises:
-      InputError: there are fewer examples than devices.
     """
-    sizes = {leaf.shape[axis] for leaf in jax.tree.leaves(tree) if leaf.ndim > axis}
-    if len(sizes) != 1:
-        return False
-    (size,) = sizes
-    if axis == EXAMPLES and size < num_devices:
+    sizes = _sizes(tree, axis)
+    return len(sizes) == 1 and all(size % num_devices == 0 for size in sizes)
+
+
+def _require_enough(num_devices: int, batch) -> None:
+    """Raises InputError for a batch [num_seeds, examples, ...] of fewer examples than devices."""
+    num_seeds = len(jax.tree.leaves(batch)[0]) if jax.tree.leaves(batch) else 0
+    sizes = _sizes(batch, 1)
+    if num_seeds % num_devices and len(sizes) == 1 and max(sizes) < num_devices:
         raise InputError(
-            f"a batch of {size} examples is fewer than the {num_devices} devices that "
+            f"a batch of {max(sizes)} examples is fewer than the {num_devices} devices that "
             "--parallel divides it over: give a larger batch, or --num-devices."
         )
-    return size % num_devices == 0
+
+
+def _sizes(tree, axis: int) -> set[int]:
+    return {leaf.shape[axis] for leaf in jax.tree.leaves(tree) if leaf.ndim > axis}

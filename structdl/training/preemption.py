@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 
 class Preempted(Exception):
-    """A run was asked to leave, and has saved what it had after `step` steps of its seeds."""
+    """A run was asked to leave, after `step` steps of its seeds; saved, where it had a store."""
 
-    def __init__(self, step: int):
-        super().__init__(f"saved after {step} steps")
+    def __init__(self, step: int, *, saved: bool = True):
+        super().__init__(f"{'saved' if saved else 'left, without a store,'} after {step} steps")
         self.step = step
 
 

@@ -1,8 +1,12 @@
 """Several processes as one run: how they meet, what one of them does, what they decide together."""
 
 import contextlib
+import dataclasses
+import functools
+import os
 import socket
 import time
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -10,7 +14,8 @@ import numpy as np
 from structdl.errors import InputError
 from structdl.training.run import Run
 
-SECONDS_TO_MEET = 60
+SECONDS_TO_MEET, SECONDS_TO_SPEAK = 60, 5
+VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 GO = b"go on"
 
 
@@ -18,18 +23,27 @@ def join(run: Run) -> None:
     """Waits for the other processes of a run, where it has any; before the first use of a device.
 
     They are named by `--coordinator HOST:PORT`, where process 0 listens, `--num-processes` and
-    `--process-id`, or with `--coordinator auto` by the cluster: Slurm, Open MPI, TPU pods, and the
-    variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    `--process-id`, or with `--coordinator auto` by the variables JAX_COORDINATOR_ADDRESS,
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID, or else by a cluster that JAX knows: Slurm, Open MPI, TPU
+    pods.
 
     Raises:
       InputError: they are not named, or do not all answer within SECONDS_TO_MEET.
     """
+    run = _named_by_environment(run)
     if not run.coordinator:
         if run.num_processes or run.process_id >= 0:
             raise InputError("--num-processes and --process-id need --coordinator HOST:PORT.")
         return
     if run.coordinator == "auto":
-        jax.distributed.initialize(initialization_timeout=SECONDS_TO_MEET)
+        try:
+            jax.distributed.initialize(initialization_timeout=SECONDS_TO_MEET)
+        except (ValueError, RuntimeError) as error:
+            raise InputError(
+                f"--coordinator auto found no cluster ({str(error).splitlines()[0]}): give "
+                "HOST:PORT, --num-processes and --process-id, or the variables "
+                f"{', '.join(VARIABLES)}."
+            ) from error
         return
     if not 0 <= run.process_id < run.num_processes:
         raise InputError(
@@ -40,11 +54,27 @@ def join(run: Run) -> None:
     jax.distributed.initialize(run.coordinator, run.num_processes, run.process_id)
 
 
+def _named_by_environment(run: Run) -> Run:
+    """The run with what the three variables say, where it is left to them."""
+    found = [os.environ.get(name) for name in VARIABLES]
+    if run.coordinator != "auto" or None in found:
+        return run
+    try:
+        num_processes, process_id = int(found[1]), int(found[2])
+    except ValueError as error:
+        raise InputError(f"{VARIABLES[1]} and {VARIABLES[2]} are to be numbers: {error}") from error
+    return dataclasses.replace(
+        run, coordinator=found[0], num_processes=num_processes, process_id=process_id
+    )
+
+
 def _meet(coordinator: str, num_processes: int, process_id: int, deadline: float) -> None:
     """Returns when all processes are there. JAX would abort a process that waits in vain."""
     host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdigit():
-        raise InputError(f"--coordinator is {coordinator!r}: give HOST:PORT, or auto.")
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise InputError(
+            f"--coordinator is {coordinator!r}: give HOST:PORT, with a port below 65536, or auto."
+        )
     try:
         if process_id == 0:
             _gather(int(port), num_processes, deadline)
@@ -71,8 +101,11 @@ def _gather(port: int, num_processes: int, deadline: float) -> None:
             except TimeoutError:
                 missing = min({*range(1, num_processes)} - friends.keys())
                 raise TimeoutError(f"no word from process {missing}") from None
-            stack.enter_context(friend).settimeout(5)
-            number = int.from_bytes(friend.recv(4), "big")
+            stack.enter_context(friend).settimeout(SECONDS_TO_SPEAK)
+            try:
+                number = int.from_bytes(friend.recv(4), "big")
+            except OSError:  # a stranger who says nothing
+                continue
             if 0 < number < num_processes:  # else a stranger knocked
                 friends[number] = friend
         for friend in friends.values():
@@ -108,6 +141,22 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """A block that all processes leave together: where one of them refuses, all raise.
+
+    Raises:
+      InputError: what this process refused, or that another one did.
+    """
+    refused = None
+    try:
+        yield
+    except InputError as error:
+        refused = error
+    if any_of_them(refused is not None):
+        raise refused or InputError("another process refused to go on: its message says why.")
+
+
 def any_of_them(flag: bool) -> bool:
     """Whether the flag of any process is set; all of them ask together."""
     if jax.process_count() == 1:
@@ -121,7 +170,12 @@ def local(tree):
     """Arrays that lie on the devices of all processes, whole on one of this process."""
     if jax.process_count() == 1:
         return tree
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), _gathered()(tree))
+
+
+@functools.cache
+def _gathered():
+    """The compiled function that puts arrays whole on every device."""
     mesh = jax.make_mesh((jax.device_count(),), ("devices",))
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    whole = jax.jit(lambda tree: tree, out_shardings=everywhere)(tree)
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
+    return jax.jit(lambda tree: tree, out_shardings=everywhere)

@@ -68,7 +68,10 @@ def make_programs(task: Task, optimizer: Optimizer, run: Run, placement: Placeme
     """Compiles, on first use, what `fit` calls."""
     task = in_precision(task, run.precision)
     rule = stopping_rule(run.stopping, run.stopping_size)
-    run_call = make_run_call(task, optimizer, rule, placement.axis)
+
+    def run_call_over(axis: str | None):
+        call = make_run_call(task, optimizer, rule, axis)
+        return over_seeds(call, (0, None, 0, 0, None))
 
     def init(seed, data, seed_data, batch, hyperparams):
         inputs, its = Inputs(data, seed_data, batch), optimizer._replace(hyperparams=hyperparams)
@@ -79,7 +82,7 @@ def make_programs(task: Task, optimizer: Optimizer, run: Run, placement: Placeme
 
     return Programs(
         init=_jit_into(over_seeds(init, (0, None, 0, 0, 0)), placement.of_state),
-        call=placement.compile(over_seeds(run_call, (0, None, 0, 0, None))),
+        call=placement.compile(run_call_over),
         final=jax.jit(over_seeds(final, (0,))),
     )
 

@@ -84,6 +84,13 @@ class Run:
         size = self.seeds_per_call if self.seed_mode == "vmap" else 1
         return [self.seeds[start : start + size] for start in range(0, self.num_seeds, size)]
 
+    def on_this_process(self) -> "Run":
+        """The run as one device of one process reads it, however it was trained."""
+        free = {"parallel", "num_devices", "shard_parameters", "deterministic"}
+        free |= {"coordinator", "num_processes", "process_id"}
+        fields = (field for field in dataclasses.fields(self) if field.name in free)
+        return dataclasses.replace(self, **{field.name: field.default for field in fields})
+
     def validate(self) -> None:
         """Raises InputError where a number is out of its range."""
         least = dict(num_steps=0, seed=0, num_seeds=1, eval_every=0, steps_per_call=1)

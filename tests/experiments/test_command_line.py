@@ -1,5 +1,6 @@
 """The command line's contract, on the karate club: what a run writes, resumes, and refuses."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ import pytest
 from experiments import load_run
 from experiments.node_classification.train import EXPERIMENT, main
 from structdl.errors import InputError
+from structdl.training import cli
 from structdl.training.cli import list_presets, parse, restore_run
 from structdl.training.experiment import published_figures
 from structdl.training.task import Inputs
@@ -83,6 +85,34 @@ def test_load_run_gives_the_parameters_that_were_tested(tmp_path, caplog):
     inputs = task.data, task.seed_data(0), np.int32(2)
     correct, count = task.metrics(params, (), Inputs(*inputs), None)["accuracy"]
     np.testing.assert_allclose(correct / count, summary["metrics"]["test_accuracy"]["mean"])
+
+
+def test_a_run_of_many_devices_is_read_by_a_process_of_one(tmp_path):
+    run(tmp_path, "--parallel", "jit")
+    config = tmp_path / "config.json"
+    stored = json.loads(config.read_text())
+    stored["config"]["run"] |= {"num_devices": 4, "shard_parameters": True}
+    config.write_text(json.dumps(stored))
+    config, *_ = load_run(tmp_path)
+    assert config.run.num_devices == 4
+
+
+def test_a_run_that_is_asked_to_leave_in_its_test_leaves(tmp_path, monkeypatch, capsys):
+    """After its last step nothing is to be saved any more: the same command tests it."""
+    asked = []
+
+    def evaluate(task, options):
+        asked.append(True)
+        return lambda *args: pytest.fail("it was asked to leave before")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cli, "make_evaluate", evaluate)
+        patched.setattr(cli, "preemption", lambda: contextlib.nullcontext(lambda: bool(asked)))
+        main(["karate", "--workdir", str(tmp_path), *SHORT])
+    assert "saved after 20 steps" in capsys.readouterr().err
+    assert not (tmp_path / "summary.json").exists()
+    summary = run(tmp_path)
+    assert (summary["resumed"], summary["steps"]["mean"]) == (1, 20)
 
 
 def test_evaluate_only_trains_nothing_and_changes_nothing(tmp_path, capsys):

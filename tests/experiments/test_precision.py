@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import get, names
+from experiments.node_classification.model import DeepWalkConfig
 from structdl.training.logging import MetricsLog
 from structdl.training.loop import fit
 from structdl.training.optimizers import make_optimizer
@@ -65,6 +66,28 @@ def test_products_are_of_bfloat16(name):
     assert {dtype for operands in full for dtype in operands} == {"float32"}
     found = {dtype for operands in half for dtype in operands}
     assert found == {"bfloat16"} | ({"float32"} if name in OF_LOSSES else set())
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [*((name, None) for name in names()), ("node_classification", DeepWalkConfig())],
+)
+def test_losses_and_metrics_are_of_float32(name, model):
+    """As the task's own functions give them, from parameters in bfloat16."""
+    experiment = get(name)
+    config = next(iter(experiment.presets.values())).config
+    config = config if model is None else dataclasses.replace(config, model=model)
+    task = experiment.make_task(config)
+    inputs = Inputs(task.data, task.seed_data(0), task.batch(0, 0))
+    params, state = jax.eval_shape(task.init, jax.random.key(0), inputs)
+    half = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), params)
+    loss, (_, training) = jax.eval_shape(task.loss_fn, half, state, inputs, jax.random.key(0))
+    batch = task.eval_batches("validation")[0]
+    metrics = jax.eval_shape(
+        task.metrics, half, state, inputs._replace(batch=batch), jax.random.key(0)
+    )
+    for leaf in jax.tree.leaves((loss, training, metrics)):
+        assert leaf.dtype != jnp.bfloat16
 
 
 @pytest.mark.slow

@@ -13,9 +13,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import jax
 from conftest import make_regression
 
+from structdl.errors import InputError
 from structdl.training.checkpoints import Checkpoints
 from structdl.training.logging import MetricsLog
-from structdl.training.loop import fit
+from structdl.training.loop import check_start, fit
 from structdl.training.optimizers import OptimizerConfig, make_optimizer
 from structdl.training.run import Run
 
@@ -35,7 +36,10 @@ def kernels(
     found = {}
     for parallel in kinds:
         on_these = dataclasses.replace(
-            run, parallel=parallel, shard_parameters=shard and parallel == "jit"
+            run,
+            parallel=parallel,
+            num_devices=0 if parallel == "none" else run.num_devices,
+            shard_parameters=shard and parallel == "jit",
         )
         result, losses = train(on_these, batch_size, **changes)
         kernel, state = result.selected[0]["kernel"], result.state.train
@@ -68,10 +72,22 @@ def wide_loss(params, state, inputs, key):
     return ((error * mask).sum(), mask.sum()), (state, {})
 
 
+def refusal(begin, parallel: str) -> str:
+    """What a batch of fewer examples than devices is told."""
+    task, optimizer = make_regression(batch_size=5), make_optimizer(OptimizerConfig("sgd", 0.1))
+    try:
+        begin(task, optimizer, dataclasses.replace(SHORT, parallel=parallel))
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+KINDS = ("jit", "pmap")
 SHORT = Run(num_steps=12, steps_per_call=4, eval_every=4)
 
 if __name__ == "__main__":
     several = dataclasses.replace(SHORT, num_seeds=16, seeds_per_call=8)
+    uneven = dataclasses.replace(SHORT, num_seeds=11, seeds_per_call=8)
     penalty = {"penalty": lambda params: 0.1 * (params["kernel"] ** 2).sum()}
     noisy = {
         "loss_fn": noisy_loss,
@@ -90,9 +106,13 @@ if __name__ == "__main__":
         "penalty": kernels(SHORT, 16, ("none", "jit", "pmap"), **penalty),
         "noise": kernels(SHORT, 16, ("none", "jit"), **noisy),
         "indivisible": kernels(SHORT, 9, ("none", "jit", "pmap")),
+        # each device has the whole batch, and draws what one device draws
+        "indivisible noise": kernels(SHORT, 9, ("none", "jit", "pmap"), **noisy),
+        "two groups": kernels(uneven, 8, ("none", "jit", "pmap")),
         "two": kernels(dataclasses.replace(SHORT, num_devices=2), 16, ("none", "jit", "pmap")),
         "divided": kernels(SHORT, 16, ("none", "jit"), shard=True, **wide),
         "seeds": kernels(several, 5, ("none", "jit", "pmap")),
     }
     train(dataclasses.replace(SHORT, parallel="jit"), 16, Path(sys.argv[1]))
-    print(json.dumps({"devices": jax.device_count(), "runs": runs}))
+    refused = [refusal(begin, parallel) for begin in (fit, check_start) for parallel in KINDS]
+    print(json.dumps({"devices": jax.device_count(), "runs": runs, "refused": refused}))

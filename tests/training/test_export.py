@@ -8,9 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import load_run
+from experiments.node_classification.model import make_network
+from experiments.node_classification.train import main
 from experiments.sequence_model import GRUConfig, SequenceModel, TCNConfig
 from structdl.errors import InputError
 from structdl.training.export import load_function, save_function, symbolic
+from structdl.training.task import Inputs
 
 
 @pytest.mark.parametrize("config", [GRUConfig(5), TCNConfig(4, 2, 3)])
@@ -61,5 +65,34 @@ def test_what_is_no_exported_function_is_refused(tmp_path):
 def test_a_size_that_must_be_known_and_a_folder_that_is_missing_are_named(tmp_path):
     with pytest.raises(InputError, match="symbolic"):
         save_function(lambda x: jnp.eye(int(x.shape[0])), symbolic(("n", "float32")), tmp_path)
+    with pytest.raises(InputError, match="symbolic"):
+        save_function(lambda x: x[list(range(x.shape[0]))], symbolic(("n", "float32")), tmp_path)
     with pytest.raises(InputError, match="cannot write"):
         save_function(jnp.sin, symbolic(("n", "float32")), tmp_path / "none" / "function.jax")
+    with pytest.raises(InputError, match="names and numbers"):
+        symbolic(("batch and 3", "float32"))
+    with pytest.raises(InputError, match="unknown platform 'gpu'"):
+        save_function(jnp.sin, symbolic(("n", "float32")), tmp_path / "f", platforms=["gpu"])
+
+
+def test_a_mistake_in_the_function_is_its_own(tmp_path):
+    with pytest.raises(TypeError, match="missing"):
+        save_function(lambda x, y: x + y, [jnp.ones(3)], tmp_path / "function.jax")
+
+
+def test_a_trained_run_is_exported(tmp_path):
+    main(["karate", "--workdir", str(tmp_path / "run"), "--num-steps", "20"])
+    config, task, params, _ = load_run(tmp_path / "run")
+    network = make_network(config.model, num_classes=4)
+    layout, weights = task.data.structure
+
+    def logits(weights):
+        return network.apply({"params": params}, task.data.features, layout, weights, train=False)
+
+    save_function(logits, [weights], tmp_path / "gcn.jax")
+    found = load_function(tmp_path / "gcn.jax")(weights)
+    np.testing.assert_array_equal(found, jax.jit(logits)(weights))
+    inputs = Inputs(task.data, task.seed_data(0), np.int32(2))
+    correct, count = task.metrics(params, (), inputs, None)["accuracy"]
+    right = (jnp.argmax(found, axis=1) == task.data.labels) & inputs.seed_data[2]
+    assert (int(jnp.sum(right)), int(jnp.sum(inputs.seed_data[2]))) == (correct, count)

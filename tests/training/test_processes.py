@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -75,27 +76,90 @@ def test_two_processes_train_as_one(task, options, tmp_path):
         np.testing.assert_allclose(values["mean"], mean, rtol=1e-4, err_msg=name)
 
 
-@pytest.mark.slow
-def test_two_processes_of_which_one_is_killed_go_on_with_two_and_then_with_one(tmp_path):
-    both, whole = tmp_path / "both", tmp_path / "whole"
-    options = ("--checkpoint-every", "12", "--num-steps", "240")
-    finish(*pair("polyphonic_music", whole, *options))
-    running = pair("polyphonic_music", both, *options)
+def saved_step(workdir: Path) -> int:
+    """The last step that is saved whole; 0 for none."""
+    folders = (workdir / "checkpoints").glob("*/*")
+    return max((int(path.name) for path in folders if path.name.isdigit()), default=0)
+
+
+def wait_for_a_later_checkpoint(workdir: Path, step: int, running) -> None:
     deadline = time.monotonic() + 240
-    while not list((both / "checkpoints" / "seed-0").glob("[0-9]*[0-9]")):
+    while saved_step(workdir) <= step:
         assert all(process.poll() is None for process in running), running[0].communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "options", "num_steps"),
+    [
+        (
+            "node_classification",
+            ("--checkpoint-every", "200", "--num-seeds", "2", "--stopping", "none"),
+            4000,
+        ),
+        ("polyphonic_music", ("--checkpoint-every", "12"), 240),
+    ],
+)
+def test_two_processes_of_which_one_is_ended_go_on_with_two_and_then_with_one(
+    task, options, num_steps, tmp_path
+):
+    both, whole = tmp_path / "both", tmp_path / "whole"
+    options = (*options, "--num-steps", str(num_steps))
+    finish(*pair(task, whole, *options))
+    running = pair(task, both, *options)
+    wait_for_a_later_checkpoint(both, 0, running)
     running[1].send_signal(signal.SIGKILL)
     running[0].kill()  # it would notice after a while, and abort
     for process in running:
         process.communicate()
-    assert not (both / "summary.json").exists(), "killed before its end"
+    killed_after = saved_step(both)
+    assert killed_after < num_steps, "killed before its end"
 
-    finish(*pair("polyphonic_music", both, *options))
+    running = pair(task, both, *options)
+    wait_for_a_later_checkpoint(both, killed_after, running)
+    running[1].send_signal(signal.SIGTERM)
+    finish(*running)
+    assert killed_after < saved_step(both) < num_steps, "both left when one was asked to"
+
+    finish(*pair(task, both, *options))
     assert rows(both) == rows(whole), "bit for bit"
-    finish(start("polyphonic_music", both, *options[:2], "--num-steps", "252"))
-    assert json.loads((both / "summary.json").read_text())["resumed"] == 2
+    finish(*pair(task, both, *options, "--evaluate-only"))
+    longer = str(num_steps + num_steps // 20)
+    finish(start(task, both, *options[:-1], longer))
+    assert json.loads((both / "summary.json").read_text())["resumed"] == 3
+
+
+def test_one_process_that_refuses_stops_all(monkeypatch):
+    with processes.together():
+        pass
+    with pytest.raises(InputError, match="mine"), processes.together():
+        raise InputError("mine")
+    monkeypatch.setattr(processes, "any_of_them", lambda flag: True)
+    with pytest.raises(InputError, match="another process refused"), processes.together():
+        pass
+
+
+def test_processes_may_be_named_by_variables(monkeypatch):
+    monkeypatch.setattr(processes, "SECONDS_TO_MEET", 0.3)
+    address = free_address()
+    for name, value in zip(processes.VARIABLES, (address, "2", "1"), strict=True):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=f"process 1 of 2 did not meet the others at {address}"):
+        processes.join(Run(coordinator="auto"))
+    monkeypatch.setenv(processes.VARIABLES[2], "one")
+    with pytest.raises(InputError, match="to be numbers"):
+        processes.join(Run(coordinator="auto"))
+
+
+def test_a_cluster_that_is_not_there_is_named(monkeypatch):
+    def initialize(**options):
+        raise ValueError("Number of processes must be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    with pytest.raises(InputError, match=r"auto found no cluster \(Number of processes"):
+        processes.join(Run(coordinator="auto"))
 
 
 def test_who_waits_in_vain_is_told(monkeypatch):
@@ -107,7 +171,8 @@ def test_who_waits_in_vain_is_told(monkeypatch):
         processes.join(Run(coordinator=address, num_processes=2, process_id=0))
 
 
-def test_processes_meet():
+def test_processes_meet(monkeypatch):
+    monkeypatch.setattr(processes, "SECONDS_TO_SPEAK", 0.1)
     address, met = free_address(), []
 
     def meet(process_id):
@@ -119,13 +184,15 @@ def test_processes_meet():
         thread.start()
         time.sleep(0.05)
     host, port = address.split(":")
-    for _ in range(2):  # strangers who say nothing
-        socket.create_connection((host, int(port)), timeout=5).close()
-    time.sleep(0.3)
+    # strangers who say nothing, of whom one hangs up
+    socket.create_connection((host, int(port)), timeout=5).close()
+    stranger = socket.create_connection((host, int(port)), timeout=5)
+    time.sleep(0.5)
     assert met == []
     threads[2].start()
     for thread in threads:
         thread.join(timeout=30)
+    stranger.close()
     assert sorted(met) == [0, 1, 2]
 
 
@@ -136,6 +203,7 @@ def test_processes_meet():
         (dict(coordinator="localhost:1", process_id=0), "--process-id from 0"),
         (dict(coordinator="localhost:1", num_processes=2, process_id=2), "--process-id from 0"),
         (dict(coordinator="localhost", num_processes=2, process_id=0), "HOST:PORT"),
+        (dict(coordinator="localhost:99999", num_processes=2, process_id=0), "below 65536"),
     ],
 )
 def test_processes_that_are_not_named_are_refused(options, words):
