@@ -12,12 +12,18 @@ from structdl.training.checkpoints import Checkpoints
 from structdl.training.evaluate import number_batches
 from structdl.training.logging import MetricsLog, Stopwatch
 from structdl.training.optimizers import Optimizer
-from structdl.training.parallel import Placement, on_devices
+from structdl.training.parallel import Placement, Share, on_devices
 from structdl.training.precision import in_precision
 from structdl.training.preemption import Preempted
 from structdl.training.processes import local
 from structdl.training.profiling import Profile
-from structdl.training.programs import Programs, make_programs, next_call, stack_batches
+from structdl.training.programs import (
+    Programs,
+    fetch,
+    make_programs,
+    next_call,
+    stack_batches,
+)
 from structdl.training.run import Run
 from structdl.training.seeds import group_name, over_seeds, stack
 from structdl.training.state import LoopState
@@ -126,7 +132,7 @@ def _hyperparams_of_seeds(
 
 def _make_group(task: Task, seeds: tuple[int, ...], hyperparams: Sequence[Mapping]) -> _Group:
     seed_data = stack([task.seed_data(seed) for seed in seeds])
-    first_batch = stack([task.batch(0, seed) for seed in seeds])
+    first_batch = stack([fetch(task, 0, seed) for seed in seeds])
     init_args = (np.asarray(seeds, np.uint32), task.data, seed_data, first_batch)
     init_args += (stack(hyperparams),)
     eval_batches = number_batches(task.eval_batches("validation"))
@@ -155,6 +161,7 @@ def _fit_group(
         with stopwatch.measure("train"):
             state = programs.init(*group.init_args)
     log.start_group(group.seeds, step)
+    rows = placement.own_rows(group.first_batch)
     active = ~local(state.stopped | state.diverged)
     going_on = bool(np.any(active))
 
@@ -167,10 +174,10 @@ def _fit_group(
         call = next_call(step, run, validates=group.eval_batches is not None)
         with stopwatch.measure("train"):
             with profile.input(active):
-                batches = stack_batches(task, group.seeds, step, call)
+                batches = stack_batches(task, group.seeds, step, call, rows)
             inputs = {
                 "seed_data": group.seed_data,
-                "batches": batches,
+                "batches": batches if rows is None else Share(batches),
                 "eval_batches": group.eval_batches if call.evaluate else None,
             }
             with profile.call(call.rounds * call.steps, inputs):

@@ -26,12 +26,21 @@ class Placement(NamedTuple):
         of a step's examples; None where the compiler does so, or every device has all of them.
       of_state: where the leaves of a state of these shapes lie.
       check: refuses a first batch [num_seeds, examples, ...] that cannot be divided.
+      own_rows: of such a batch's examples, those that this process reads, as a `Share`; None where
+        it reads all of them.
     """
 
     put_data: Callable[[Any], Any]
     compile: Callable[[Callable[[str | None], Callable]], Callable]
     of_state: Callable[[Any], Any]
     check: Callable[[Any], None] = lambda batch: None
+    own_rows: Callable[[Any], slice | None] = lambda batch: None
+
+
+class Share(NamedTuple):
+    """Stacked batches of which this process has read the rows of its own devices."""
+
+    batches: Any
 
 
 def on_devices(run: Run) -> Placement:
@@ -127,6 +136,28 @@ def _by_jit(mesh: Mesh, run: Run) -> Placement:
 
         return jax.tree.map(put, tree)
 
+    def put_share(tree):
+        """The whole batches, of which each process has its share."""
+        sharding = NamedSharding(mesh, PartitionSpec(*(None,) * EXAMPLES, AXIS))
+
+        def put(leaf):
+            if leaf.ndim <= EXAMPLES:
+                return _put(leaf, everywhere)
+            before, (size, *after) = leaf.shape[:EXAMPLES], leaf.shape[EXAMPLES:]
+            whole = (*before, size * jax.process_count(), *after)
+            return jax.make_array_from_process_local_data(sharding, leaf, whole)
+
+        return jax.tree.map(put, tree)
+
+    def own_rows(batch) -> slice | None:
+        num_seeds = len(jax.tree.leaves(batch)[0]) if jax.tree.leaves(batch) else 0
+        by_seeds = num_seeds % mesh.size == 0
+        if jax.process_count() == 1 or by_seeds or not divides(batch, 1, mesh.size):
+            return None
+        (size,) = _sizes(batch, 1)
+        size //= jax.process_count()
+        return slice(size * jax.process_index(), size * (jax.process_index() + 1))
+
     def put_all(tree, sharding):
         return jax.tree.map(lambda leaf: _put(leaf, sharding), tree)
 
@@ -158,14 +189,18 @@ def _by_jit(mesh: Mesh, run: Run) -> Placement:
                 eval_batches = put_all(eval_batches, everywhere)
             else:
                 seed_data = put_all(seed_data, everywhere)
-                batches = put_examples(batches, EXAMPLES)
+                is_share = isinstance(batches, Share)
+                batches = (
+                    put_share(batches.batches) if is_share else put_examples(batches, EXAMPLES)
+                )
                 eval_batches = put_examples(eval_batches, EVAL_EXAMPLES)
             return compiled[size](state, data, seed_data, batches, eval_batches)
 
         return placed
 
     put_data = partial(put_all, sharding=everywhere)
-    return Placement(put_data, compile_call, of_state, partial(_require_enough, mesh.size))
+    check = partial(_require_enough, mesh.size)
+    return Placement(put_data, compile_call, of_state, check, own_rows)
 
 
 def _everywhere(sharding, tree):

@@ -167,20 +167,33 @@ def scan(function: Callable, carry, xs):
     return carry, jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], y)
 
 
-def stack_batches(task: Task, seeds: Sequence[int], step: int, call: Call):
+def stack_batches(
+    task: Task, seeds: Sequence[int], step: int, call: Call, rows: slice | None = None
+):
     """(step numbers, batches) of one call, leaves [num_seeds, rounds, steps, ...].
 
     The numbers are there for the scan's length where batches are empty.
+
+    Args:
+      rows: of each step's examples, those to be read; None means all.
     """
 
     def batches_of(seed):
         numbers = range(step, step + call.rounds * call.steps)
-        stacked = stack([(np.int32(number), task.batch(number, seed)) for number in numbers])
+        stacked = stack([(np.int32(number), fetch(task, number, seed, rows)) for number in numbers])
         return jax.tree.map(
             lambda leaf: leaf.reshape(call.rounds, call.steps, *leaf.shape[1:]), stacked
         )
 
     return stack([batches_of(seed) for seed in seeds])
+
+
+def fetch(task: Task, step: int, seed: int, rows: slice | None = None):
+    """A step's batch with its arrays, or some rows of it."""
+    batch = task.batch(step, seed)
+    if rows is not None:
+        batch = jax.tree.map(lambda leaf: leaf[rows] if np.ndim(leaf) else leaf, batch)
+    return task.fetch(batch)
 
 
 def _freeze(frozen: jax.Array, old, new):

@@ -39,6 +39,8 @@ class Task(NamedTuple):
         sequence where the task has no such split. Those of "validation" are stacked on the device.
       batch: `(step, seed) -> batch`, on the host and stateless, so that a resumed run needs no
         iterator: step and seed are all there is to know. It names the global batch.
+      fetch: `batch -> batch`, on the host: reads what a batch names, where that does not lie in
+        `data`. Of several processes each is given the rows of its own share to read.
       seed_data: `seed -> pytree` of arrays, of the same shapes for every seed.
       penalty: `params -> scalar`, a paper's regulariser; the rule window_mean judges by it too.
       score: the metric to maximise, beside the loss, for the rule "patience"; "" if none.
@@ -50,6 +52,7 @@ class Task(NamedTuple):
     metrics: Callable[..., dict[str, TotalAndCount]]
     eval_batches: Callable[[str], Sequence[Any]] = lambda split: ()
     batch: Callable[[int, int], Any] = lambda step, seed: ()
+    fetch: Callable[[Any], Any] = lambda batch: batch
     seed_data: Callable[[int], Any] = lambda seed: ()
     penalty: Callable[[Any], Any] = lambda params: jnp.zeros(())
     score: str = ""

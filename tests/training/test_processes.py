@@ -76,6 +76,28 @@ def test_two_processes_train_as_one(task, options, tmp_path):
         np.testing.assert_allclose(values["mean"], mean, rtol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
+def test_each_process_reads_its_own_share_of_every_batch():
+    address = free_address()
+    command = [sys.executable, str(Path(__file__).parent / "fetching_run.py")]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    running = [
+        subprocess.Popen([*command, *named], stdout=subprocess.PIPE, text=True, env=environment)
+        for named in ([], [address, "0"], [address, "1"])
+    ]
+    shown = []
+    for process in running:
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0
+        shown.append(json.loads(output.splitlines()[-1]))
+    alone, *both = shown
+    assert alone["read"] == [8] * 13, "the first batch says the sizes, and twelve are trained on"
+    for one in both:
+        assert one["processes"] == 2
+        assert one["read"] == [8] + [4] * 12
+        np.testing.assert_allclose(one["losses"], alone["losses"], rtol=1e-5)
+
+
 def saved_step(workdir: Path) -> int:
     """The last step that is saved whole; 0 for none."""
     folders = (workdir / "checkpoints").glob("*/*")
