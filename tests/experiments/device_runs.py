@@ -1,7 +1,7 @@
 """Prints, as JSON, the losses of an experiment's first steps, by how and on how many devices.
 
-`python device_runs.py EXPERIMENT jit-2 pmap-4 ...`; the process needs as many devices, and
-JAX_ENABLE_X64: in float32 a network with batch normalisation doubles a rounding error each step.
+`python device_runs.py EXPERIMENT jit-2 pmap-4 ...`; the process needs as many devices. With
+JAX_ENABLE_X64 parameters, data and batches are of 64 bits.
 """
 
 import dataclasses
@@ -59,7 +59,8 @@ def losses(name: str, places: list[str], **changes) -> dict:
     experiment, found = get(name), {}
     config = next(iter(experiment.presets.values())).config
     config = dataclasses.replace(without_randomness(config), **changes)
-    task = in_double(experiment.make_task(config))
+    task = experiment.make_task(config)
+    task = in_double(task) if jax.config.jax_enable_x64 else task
     # what has no examples to divide has its seeds divided
     batch = jax.tree.map(lambda leaf: np.asarray(leaf)[None, None, None], task.batch(0, 0))
     num_seeds = 1 if divides(batch, EXAMPLES, 8) or "batch_size" in changes else 8

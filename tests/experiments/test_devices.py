@@ -17,6 +17,8 @@ SCRIPT = Path(__file__).parent / "device_runs.py"
 EVERYWHERE = ["jit-2", "jit-4", "jit-8", "pmap-2", "pmap-4", "pmap-8"]
 # elsewhere each number once, and each kind: a place is a compilation
 THROUGH_ALL = ("node_classification", "polyphonic_music")
+# batch normalisation doubles a rounding error each step: after twenty, float32 is 20 % apart
+IN_DOUBLE = ("graph_classification",)
 
 
 @pytest.mark.slow
@@ -26,7 +28,7 @@ def test_the_first_losses_do_not_depend_on_the_devices(name):
     environment = os.environ | {
         "JAX_NUM_CPU_DEVICES": "8",
         "JAX_PLATFORMS": "cpu",
-        "JAX_ENABLE_X64": "1",
+        "JAX_ENABLE_X64": str(int(name in IN_DOUBLE)),
     }
     done = subprocess.run(
         [sys.executable, str(SCRIPT), name, *places],
