@@ -12,7 +12,8 @@ from structdl.training.checkpoints import Checkpoints
 from structdl.training.evaluate import number_batches
 from structdl.training.logging import MetricsLog, Stopwatch
 from structdl.training.optimizers import Optimizer
-from structdl.training.parallel import Placement, Share, on_devices
+from structdl.training.parallel import on_devices
+from structdl.training.placement import Placement, Share
 from structdl.training.precision import in_precision
 from structdl.training.preemption import Preempted
 from structdl.training.processes import local

@@ -15,7 +15,7 @@ import optax
 
 from structdl.training.evaluate import evaluation_key, metric_totals
 from structdl.training.optimizers import Optimizer
-from structdl.training.parallel import Placement
+from structdl.training.placement import Placement
 from structdl.training.precision import in_precision
 from structdl.training.run import Run
 from structdl.training.seeds import over_seeds, stack

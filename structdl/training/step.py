@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from structdl.training.by_pmap import shared, summed
 from structdl.training.optimizers import Optimizer
-from structdl.training.parallel import shared, summed
 from structdl.training.state import TrainState
 from structdl.training.task import Inputs, Task
 

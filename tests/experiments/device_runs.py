@@ -16,7 +16,7 @@ from experiments import get
 from structdl.training.logging import MetricsLog
 from structdl.training.loop import fit
 from structdl.training.optimizers import make_optimizer
-from structdl.training.parallel import EXAMPLES, divides
+from structdl.training.placement import EXAMPLES, divides
 from structdl.training.task import Task
 
 STEPS, ALL_NEIGHBOURS = 20, 400

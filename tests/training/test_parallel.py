@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from structdl.errors import InputError
-from structdl.training.parallel import EXAMPLES, divides, on_devices
+from structdl.training.parallel import on_devices
+from structdl.training.placement import EXAMPLES, divides
 from structdl.training.run import Run
 
 SCRIPT = Path(__file__).parent / "parallel_runs.py"
