@@ -82,7 +82,7 @@ def test_losses_and_metrics_are_of_float32(name, model):
     params, state = jax.eval_shape(task.init, jax.random.key(0), inputs)
     half = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), params)
     loss, (_, training) = jax.eval_shape(task.loss_fn, half, state, inputs, jax.random.key(0))
-    batch = task.eval_batches("validation")[0]
+    batch = [*task.eval_batches("validation"), *task.eval_batches("test")][0]
     metrics = jax.eval_shape(
         task.metrics, half, state, inputs._replace(batch=batch), jax.random.key(0)
     )
