@@ -40,7 +40,7 @@ def join(run: Run) -> None:
             jax.distributed.initialize(initialization_timeout=SECONDS_TO_MEET)
         except (ValueError, RuntimeError) as error:
             raise InputError(
-                f"--coordinator auto found no cluster ({str(error).splitlines()[0]}): give "
+                f"--coordinator auto found no cluster ({str(error) or type(error).__name__}): give "
                 "HOST:PORT, --num-processes and --process-id, or the variables "
                 f"{', '.join(VARIABLES)}."
             ) from error
