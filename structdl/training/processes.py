@@ -83,8 +83,8 @@ def _meet(coordinator: str, num_processes: int, process_id: int, deadline: float
     except OSError as error:
         raise InputError(
             f"process {process_id} of {num_processes} did not meet the others at {coordinator} "
-            f"within {SECONDS_TO_MEET} s ({str(error) or type(error).__name__}): start all of them at "
-            "about the same time, with one --coordinator that they all reach, where process 0 "
+            f"within {SECONDS_TO_MEET} s ({str(error) or type(error).__name__}): start all of them "
+            "at about the same time, with one --coordinator that they all reach, where process 0 "
             "runs, and each with a --process-id of its own."
         ) from error
 
