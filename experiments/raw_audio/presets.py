@@ -74,10 +74,10 @@ def _speech(model: str, *, noise: float, learning_rate: float, words: str = "") 
         _SPEECH[model],
         parameters=169_000,
         batch_size=32,
-        max_steps=200,
+        max_steps=100,
         weight_noise=noise,
         optimizer=OptimizerConfig("rmsprop", learning_rate, clip_norm=1.0),
-        run=run_of(_SPEECH[model], 2000, eval_every=200, patience=10, log_every=50),
+        run=run_of(_SPEECH[model], 1200, eval_every=120, patience=10, log_every=40),
     )
     return Preset(
         config,
