@@ -8,7 +8,7 @@ import platform
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ import tyro
 from structdl.errors import InputError, nearest_names
 from structdl.training import ledger, workdir as folder
 from structdl.training.checkpoints import Checkpoints
-from structdl.training.evaluate import make_evaluate
 from structdl.training.experiment import (
     Experiment,
     ledger_rows,
@@ -29,10 +28,10 @@ from structdl.training.experiment import (
 )
 from structdl.training.logging import MetricsLog, Stopwatch
 from structdl.training.loop import Fit, check_start, fit, restore
+from structdl.training.measure import measure
 from structdl.training.metrics import summarize
 from structdl.training.optimizers import Optimizer, make_optimizer
 from structdl.training.parallel import devices_of
-from structdl.training.precision import in_precision
 from structdl.training.preemption import Preempted, preemption
 from structdl.training.processes import any_of_them, is_first, join, together
 from structdl.training.profiling import Profile
@@ -44,7 +43,6 @@ from structdl.training.runtime import (
 )
 from structdl.training.task import Task
 
-SPLITS = ("validation", "test")
 _COSTS = (
     ("examples_per_second", "examples a second in training"),
     ("peak_memory_gb", "GB of memory at most"),
@@ -53,8 +51,15 @@ _COSTS = (
 
 def main(experiment: Experiment, argv: Sequence[str] | None = None) -> None:
     """Runs an experiment; what the user can mend ends in one paragraph and exit code 2."""
-    try:
+    with mendable():
         run_experiment(experiment, sys.argv[1:] if argv is None else list(argv))
+
+
+@contextlib.contextmanager
+def mendable() -> Iterator[None]:
+    """Ends the process with a few words where the user, and not a bug, has to be spoken to."""
+    try:
+        yield
     except InputError as error:
         paragraph = textwrap.fill(
             f"error: {error}", 100, break_long_words=False, break_on_hyphens=False
@@ -234,7 +239,8 @@ def _train_and_test(
             f"{path / folder.CHECKPOINTS}. Lower --optimizer.learning-rate, or give "
             "--optimizer.clip-norm, with --overwrite or another --workdir."
         )
-    metrics = _test(config, task, result, stopwatch, preempted)
+    values = measure(task, config.run, result, stopwatch, preempted)
+    metrics = {name: summarize(of_seeds) for name, of_seeds in values.items()}
     summary = _summary(experiment, preset, config, result, metrics, stopwatch)
     summary |= {"costs": costs, "commits": commits}
     if is_first() and not config.run.evaluate_only:
@@ -288,33 +294,6 @@ def _restore(config, task: Task, optimizer, path: Path) -> Fit:
         config.run,
         checkpoints=lambda group: Checkpoints(checkpoints / group, read_only=True),
     )
-
-
-def _test(
-    config, task: Task, result: Fit, stopwatch: Stopwatch, preempted: Callable[[], bool]
-) -> dict[str, dict]:
-    """Validation and test metrics over the seeds; a diverged seed has none."""
-    evaluate = make_evaluate(in_precision(task, config.run.precision), config.run.compiler_options)
-    groups, start = [], 0
-    for seeds in config.run.seed_groups():
-        at = slice(start, start + len(seeds))
-        start = at.stop
-        selected, keys, diverged = jax.tree.map(
-            lambda leaf, at=at: leaf[at],
-            (result.selected, result.state.train.key, np.asarray(result.state.diverged)),
-        )
-        values = {}
-        for split in SPLITS:
-            if preempted():
-                raise Preempted(int(np.max(result.state.train.step)))
-            with stopwatch.measure("evaluate"):
-                found = evaluate(selected, keys, seeds, split)
-            for name, value in found.items():
-                values[f"{split}_{name}"] = np.where(diverged, np.nan, value)
-        groups.append(values)
-    return {
-        name: summarize(np.concatenate([group[name] for group in groups])) for name in groups[0]
-    }
 
 
 def _summary(experiment, preset, config, result: Fit, metrics, stopwatch: Stopwatch) -> dict:

@@ -1,0 +1,1 @@
+"""Optimizers compared: on landscapes of two variables, and on any preset of any experiment."""

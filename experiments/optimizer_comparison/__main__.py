@@ -1,0 +1,3 @@
+from experiments.optimizer_comparison.compare import main
+
+main()

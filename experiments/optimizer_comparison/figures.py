@@ -1,0 +1,151 @@
+"""Pictures of a study: curves, sensitivity to the learning rate, budgets, profiles, ranks."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.optimizer_comparison.scores import (
+    LARGEST_RATIO,
+    bootstrap_ranks,
+    expected_best,
+    performance_profile,
+)
+from experiments.optimizer_comparison.search import RATE
+from experiments.optimizer_comparison.summary import Cell, Summary
+
+COLUMNS = 3
+DECADES = 8  # that a logarithmic axis shows at most
+
+
+def colour(summary: Summary, optimizer: str) -> str:
+    """The same in all pictures."""
+    return f"C{summary.optimizers.index(optimizer)}"
+
+
+def draw_study(summary: Summary, folder: Path) -> None:
+    """Writes curves.png, sensitivity.png, budget.png, profile.png and ranks.png."""
+    titles = {
+        "curves": (_draw_curves, "step", "validation loss at the chosen setting"),
+        "sensitivity": (_draw_sensitivity, "learning rate", "validation loss of a trial"),
+        "budget": (_draw_budget, "trials", "expected least validation loss"),
+    }
+    for name, (draw_cell, x, y) in titles.items():
+        _draw_grid(summary, draw_cell, x, y, folder / f"{name}.png")
+    draw_profile(summary, folder / "profile.png")
+    draw_ranks(summary, folder / "ranks.png")
+
+
+def _draw_grid(summary: Summary, draw_cell: Callable, x: str, y: str, path: Path) -> None:
+    """A plot a problem, a line an optimizer."""
+    problems = summary.problems
+    columns = min(COLUMNS, len(problems))
+    rows = -(-len(problems) // columns)
+    figure = Figure(figsize=(4.2 * columns, 2.9 * rows + 0.5), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for axis, problem in zip(axes, problems, strict=False):
+        for cell in summary.of(problem):
+            draw_cell(axis, cell, colour(summary, cell.optimizer))
+        _set_losses(axis, [loss for cell in summary.of(problem) for loss in _losses(cell)])
+        axis.axhline(summary.targets[problem], color="0.5", linestyle=":", linewidth=1)
+        axis.set_title(problem, fontsize=10)
+        if x == "learning rate":
+            axis.set_xscale("log")
+    for axis in list(figure.axes)[len(problems) :]:
+        axis.remove()
+    figure.supxlabel(f"{x}; dotted: the target", fontsize=10)
+    figure.supylabel(y, fontsize=10)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    figure.savefig(path, dpi=100)
+
+
+def _losses(cell: Cell) -> list[float]:
+    """Those that an axis should show: of trials at most where a run begins."""
+    curves = [loss for record in cell.seeds for loss in record.outcome.validation]
+    top = max((record.outcome.validation[0] for record in cell.seeds), default=np.inf)
+    ends = [record.outcome.selected for record in cell.trials]
+    return [loss for loss in [*curves, *ends] if np.isfinite(loss) and loss <= top]
+
+
+def _set_losses(axis: Axes, losses: Sequence[float]) -> None:
+    """Logarithmic where losses are distances from the least, over several decades."""
+    if not losses:
+        return
+    low, high = min(losses), max(losses)
+    if low >= 0 and high > 100 * max(low, 1e-30):
+        axis.set_yscale("log")
+        axis.set_ylim(max(low, high / 10**DECADES) / 2, high * 2)
+    else:
+        margin = 0.05 * (high - low) or 1.0
+        axis.set_ylim(low - margin, high + margin)
+
+
+def _draw_curves(axis: Axes, cell: Cell, color: str) -> None:
+    runs = [record.outcome for record in cell.seeds]
+    steps = sorted({step for run in runs for step in run.steps})
+    if not steps:
+        axis.plot([], [], color=color, label=cell.optimizer)
+        return
+    curves = np.full((len(runs), len(steps)), np.nan)
+    for run, curve in zip(runs, curves, strict=True):
+        curve[np.searchsorted(steps, run.steps)] = run.validation
+    floor = 1e-30  # zero has no place on a logarithmic axis
+    low, middle, high = np.nanquantile(
+        np.where(curves == 0, floor, curves), [0.1, 0.5, 0.9], axis=0
+    )
+    axis.plot(steps, middle, color=color, label=cell.optimizer)
+    axis.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
+
+
+def _draw_sensitivity(axis: Axes, cell: Cell, color: str) -> None:
+    trials = sorted(cell.trials, key=lambda record: record.job.hyperparams[RATE])
+    rates = np.array([record.job.hyperparams[RATE] for record in trials])
+    losses = np.array([record.outcome.selected for record in trials])
+    losses = np.where(losses == 0, 1e-30, losses)
+    axis.plot(rates, losses, marker=".", color=color, label=cell.optimizer)
+    gone = ~np.isfinite(losses)
+    at_top = axis.get_xaxis_transform()
+    axis.plot(rates[gone], np.full(gone.sum(), 0.97), "x", color=color, transform=at_top)
+    if cell.chosen:
+        rate, loss = cell.chosen.job.hyperparams[RATE], cell.chosen.outcome.selected
+        axis.plot(rate, max(loss, 1e-30), "o", color=color, fillstyle="none", markersize=9)
+
+
+def _draw_budget(axis: Axes, cell: Cell, color: str) -> None:
+    means = expected_best([record.outcome.selected for record in cell.trials])
+    numbers = np.arange(1, len(means) + 1)
+    axis.plot(numbers, np.where(means == 0, 1e-30, means), color=color, label=cell.optimizer)
+
+
+def draw_profile(summary: Summary, path: Path) -> None:
+    """On which share of problems an optimizer is at most so many times slower than the fastest."""
+    ratios = np.linspace(1, LARGEST_RATIO, 301)
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axis = figure.subplots()
+    profiles = performance_profile(summary.times(), ratios)
+    for name, profile in zip(summary.optimizers, profiles, strict=True):
+        axis.step(ratios, profile, where="post", color=colour(summary, name), label=name)
+    axis.set_ylim(-0.02, 1.02)
+    axis.set_xlabel("steps to the target / those of the fastest optimizer")
+    axis.set_ylabel("share of the problems")
+    axis.legend(frameon=False)
+    figure.savefig(path, dpi=100)
+
+
+def draw_ranks(summary: Summary, path: Path) -> None:
+    """Mean ranks with their intervals."""
+    mean, low, high = bootstrap_ranks(summary.ends())
+    figure = Figure(figsize=(6, 0.5 * len(mean) + 1), layout="constrained")
+    axis = figure.subplots()
+    for at, name in enumerate(summary.optimizers):
+        axis.plot(
+            [low[at], high[at]], [at, at], color=colour(summary, name), linewidth=4, alpha=0.4
+        )
+        axis.plot(mean[at], at, "o", color=colour(summary, name))
+    axis.set_yticks(range(len(mean)), summary.optimizers)
+    axis.invert_yaxis()
+    axis.set_xlabel("mean rank over the problems; bar: 95 % of resampled seeds")
+    figure.savefig(path, dpi=100)
