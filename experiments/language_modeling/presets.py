@@ -131,8 +131,12 @@ _COMPARISONS = {
     ),
     "ptb-char": _Comparison(
         "Penn Treebank, characters",
-        dataclasses.replace(_SMALL, dataset="ptb_characters"),
-        **_SMALL_RUN,
+        dataclasses.replace(
+            _SMALL, dataset="ptb_characters", optimizer=_optimizer("adam", 0.003, 1600, 1.0)
+        ),
+        steps=1600,  # once through the text
+        eval_every=200,
+        log_every=50,
         models=_CHARACTERS,
         learning_rates=_ADAM,
     ),

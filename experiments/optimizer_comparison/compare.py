@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from experiments.optimizer_comparison.task_runs import task_workload
 from experiments.optimizer_comparison.workload import Workload
 from structdl.errors import InputError
 from structdl.training import ledger
-from structdl.training.cli import device, mendable
+from structdl.training.cli import device, mendable, versions
 from structdl.training.run import DataConfig
 from structdl.training.runtime import keep_compiled_programs, keep_freed_memory
 from structdl.training.update_rules import UPDATE_RULES
@@ -88,7 +87,7 @@ def compare(config: Config) -> Path:
     provenance = {
         "commit": ledger.provenance(HERE) or "unknown",
         "machine": device(),
-        "versions": f"python {platform.python_version()}",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "date": ledger.today(),
     }
     with naming_workdir(path):

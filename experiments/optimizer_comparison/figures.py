@@ -46,13 +46,12 @@ def _draw_grid(summary: Summary, draw_cell: Callable, x: str, y: str, path: Path
     figure = Figure(figsize=(4.2 * columns, 2.9 * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flat
     for axis, problem in zip(axes, problems, strict=False):
-        for cell in summary.of(problem):
-            draw_cell(axis, cell, colour(summary, cell.optimizer))
-        _set_losses(axis, [loss for cell in summary.of(problem) for loss in _losses(cell)])
+        cells = summary.of(problem)
+        lowest = _set_losses(axis, [loss for cell in cells for loss in _losses(cell)])
+        for cell in cells:
+            draw_cell(axis, cell, lowest, colour(summary, cell.optimizer))
         axis.axhline(summary.targets[problem], color="0.5", linestyle=":", linewidth=1)
         axis.set_title(problem, fontsize=10)
-        if x == "learning rate":
-            axis.set_xscale("log")
     for axis in list(figure.axes)[len(problems) :]:
         axis.remove()
     figure.supxlabel(f"{x}; dotted: the target", fontsize=10)
@@ -70,54 +69,49 @@ def _losses(cell: Cell) -> list[float]:
     return [loss for loss in [*curves, *ends] if np.isfinite(loss) and loss <= top]
 
 
-def _set_losses(axis: Axes, losses: Sequence[float]) -> None:
-    """Logarithmic where losses are distances from the least, over several decades."""
-    if not losses:
-        return
-    low, high = min(losses), max(losses)
-    if low >= 0 and high > 100 * max(low, 1e-30):
+def _set_losses(axis: Axes, losses: Sequence[float]) -> float:
+    """Sets the axis, a logarithmic one where losses are distances over decades; its lower end."""
+    low, high = min(losses, default=0.0), max(losses, default=1.0)
+    if low >= 0 and high > 100 * low:
+        lowest = max(low, high / 10**DECADES)
         axis.set_yscale("log")
-        axis.set_ylim(max(low, high / 10**DECADES) / 2, high * 2)
-    else:
-        margin = 0.05 * (high - low) or 1.0
-        axis.set_ylim(low - margin, high + margin)
+        axis.set_ylim(lowest / 2, high * 2)
+        return lowest
+    margin = 0.05 * (high - low) or 1.0
+    axis.set_ylim(low - margin, high + margin)
+    return low
 
 
-def _draw_curves(axis: Axes, cell: Cell, color: str) -> None:
+def _draw_curves(axis: Axes, cell: Cell, lowest: float, color: str) -> None:
     runs = [record.outcome for record in cell.seeds]
     steps = sorted({step for run in runs for step in run.steps})
-    if not steps:
-        axis.plot([], [], color=color, label=cell.optimizer)
-        return
     curves = np.full((len(runs), len(steps)), np.nan)
     for run, curve in zip(runs, curves, strict=True):
-        curve[np.searchsorted(steps, run.steps)] = run.validation
-    floor = 1e-30  # zero has no place on a logarithmic axis
-    low, middle, high = np.nanquantile(
-        np.where(curves == 0, floor, curves), [0.1, 0.5, 0.9], axis=0
-    )
-    axis.plot(steps, middle, color=color, label=cell.optimizer)
-    axis.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
+        curve[np.searchsorted(steps, run.steps)] = np.maximum(run.validation, lowest)
+    bands = np.nanquantile(curves, [0.1, 0.5, 0.9], axis=0) if steps else np.zeros((3, 0))
+    axis.plot(steps, bands[1], color=color, label=cell.optimizer)
+    axis.fill_between(steps, bands[0], bands[2], color=color, alpha=0.2, linewidth=0)
+    if steps and steps[0] == 0:  # the later, the further apart
+        axis.set_xscale("log")
 
 
-def _draw_sensitivity(axis: Axes, cell: Cell, color: str) -> None:
+def _draw_sensitivity(axis: Axes, cell: Cell, lowest: float, color: str) -> None:
     trials = sorted(cell.trials, key=lambda record: record.job.hyperparams[RATE])
     rates = np.array([record.job.hyperparams[RATE] for record in trials])
-    losses = np.array([record.outcome.selected for record in trials])
-    losses = np.where(losses == 0, 1e-30, losses)
+    losses = np.maximum([record.outcome.selected for record in trials], lowest)
     axis.plot(rates, losses, marker=".", color=color, label=cell.optimizer)
     gone = ~np.isfinite(losses)
     at_top = axis.get_xaxis_transform()
     axis.plot(rates[gone], np.full(gone.sum(), 0.97), "x", color=color, transform=at_top)
     if cell.chosen:
-        rate, loss = cell.chosen.job.hyperparams[RATE], cell.chosen.outcome.selected
-        axis.plot(rate, max(loss, 1e-30), "o", color=color, fillstyle="none", markersize=9)
+        chosen = cell.chosen.job.hyperparams[RATE], max(cell.chosen.outcome.selected, lowest)
+        axis.plot(*chosen, "o", color=color, fillstyle="none", markersize=9)
+    axis.set_xscale("log")
 
 
-def _draw_budget(axis: Axes, cell: Cell, color: str) -> None:
-    means = expected_best([record.outcome.selected for record in cell.trials])
-    numbers = np.arange(1, len(means) + 1)
-    axis.plot(numbers, np.where(means == 0, 1e-30, means), color=color, label=cell.optimizer)
+def _draw_budget(axis: Axes, cell: Cell, lowest: float, color: str) -> None:
+    means = np.maximum(expected_best([each.outcome.selected for each in cell.trials]), lowest)
+    axis.plot(np.arange(1, len(means) + 1), means, color=color, label=cell.optimizer)
 
 
 def draw_profile(summary: Summary, path: Path) -> None:

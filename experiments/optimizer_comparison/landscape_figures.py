@@ -20,6 +20,7 @@ Paths = Mapping[str, Descent]  # by optimizer
 Colours = Mapping[str, str]  # of optimizers
 
 GRID = 120  # heights along each side of a picture
+ON_SURFACES = 200  # steps of a path; more would hide the surface
 FRAMES, FRAMES_A_SECOND = 48, 8
 
 
@@ -97,7 +98,7 @@ def draw_trajectories(paths: Mapping[str, Paths], colours: Colours, path: Path) 
 
 
 def draw_surfaces(lecture: Lecture, colours: Colours, path: Path) -> None:
-    """The lecture's landscapes in three dimensions, with the paths at one learning rate."""
+    """The lecture's landscapes in three dimensions, with the first steps at one learning rate."""
     figure = Figure(figsize=(5 * len(lecture.paths), 4.8), layout="constrained")
     for at, (name, paths) in enumerate(lecture.paths.items(), start=1):
         axis = figure.add_subplot(1, len(lecture.paths), at, projection="3d", computed_zorder=False)
@@ -105,9 +106,10 @@ def draw_surfaces(lecture: Lecture, colours: Colours, path: Path) -> None:
         axis.plot_surface(x, y, height, cmap="Greys", alpha=0.5, rcount=40, ccount=40)
         (left, below), (right, above) = LANDSCAPES[name].box
         for optimizer, descent in paths.items():
-            px, py = descent.points.T
+            px, py = descent.points[:ON_SURFACES].T
             seen = (left <= px) & (px <= right) & (below <= py) & (py <= above)
-            drawn = [np.where(seen, each, np.nan) for each in (px, py, descent.heights)]
+            along = (px, py, descent.heights[:ON_SURFACES])
+            drawn = [np.where(seen, each, np.nan) for each in along]
             axis.plot(*drawn, color=colours[optimizer], label=optimizer, zorder=10)
         axis.set_title(name)
         axis.view_init(elev=35, azim=-60)

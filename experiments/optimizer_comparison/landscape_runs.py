@@ -24,8 +24,7 @@ from structdl.training.seeds import stack
 
 NAME = "landscapes"
 LANES = 128  # descents side by side in one call
-POINTS = 100  # of a curve that are kept
-LAST = 10  # of these, over which the height at the end is a mean
+POINTS = 100  # of a curve, at most, that are kept; the later, the further apart
 
 
 class Lane(NamedTuple):
@@ -113,13 +112,16 @@ def _arrays(lane: Lane) -> tuple:
 
 
 def _outcome(job: Job, descent: Descent, counted: bool, shares: tuple[float, float]) -> Outcome:
-    """Its losses are heights above the least one, or above ESCAPED."""
-    steps = np.linspace(0, len(descent.heights) - 1, POINTS + 1).round().astype(int)
-    gaps = np.maximum(descent.heights[steps] - LANDSCAPES[job.problem].lowest, 0.0)
-    end, taken = float(np.mean(gaps[-LAST:])), int(descent.taken)
+    """Its losses are heights above the least one, or above ESCAPED; at the end a mean over the
+    last tenth of the steps, since noise moves it.
+    """
+    gaps = np.maximum(descent.heights.astype(float) - LANDSCAPES[job.problem].lowest, 0.0)
+    last = len(gaps) - 1
+    steps = np.unique(np.geomspace(1, last, POINTS).round().astype(int))
+    end, taken = float(np.mean(gaps[-(last // 10) :])), int(descent.taken)
     return Outcome(
-        steps=steps.tolist(),
-        validation=[float(f"{gap:.5g}") for gap in gaps],
+        steps=[0, *steps.tolist()],
+        validation=[float(f"{gap:.5g}") for gap in gaps[[0, *steps]]],
         selected=np.inf if descent.diverged else end,
         test={} if descent.diverged else {"gap": end},
         taken=taken,

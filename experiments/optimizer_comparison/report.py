@@ -56,14 +56,16 @@ def write_report(
     _write_csv(summary, folder / "results.csv")
     figures.draw_study(summary, folder)
     parts = [_header(protocol, provenance), _scores(summary)]
-    parts += [f"![{words}]({name}.png)\n\n{words}" for name, words in PICTURES.items()]
+    parts += [f"![{name}]({name}.png)\n\n{words}" for name, words in PICTURES.items()]
     if LANDSCAPES_TASK in protocol["tasks"]:
         num_steps = protocol["tasks"][LANDSCAPES_TASK]["num_steps"]
         lecture = hold_lecture(summary.optimizers, num_steps)
         colours = {name: figures.colour(summary, name) for name in summary.optimizers}
         landscape_figures.draw_landscapes(summary, lecture, colours, num_steps, folder)
         parts.append(_lecture(lecture))
-        parts += [f"![{words}]({name})\n\n{words}" for name, words in LANDSCAPE_PICTURES.items()]
+        parts += [
+            f"![{Path(name).stem}]({name})\n\n{words}" for name, words in LANDSCAPE_PICTURES.items()
+        ]
     parts.append(_problems(summary))
     (folder / "report.md").write_text("\n\n".join(parts) + "\n")
 
@@ -96,7 +98,8 @@ def scores_table(summary: Summary) -> str:
 
 def _spent(cells: list[Cell], field: str) -> str:
     values = [cell.spent(field) for cell in cells]
-    return "unknown" if None in values else f"{sum(values):.0f}"
+    form = ".1f" if "seconds" in field else ".0f"
+    return "unknown" if None in values else f"{sum(values):{form}}"
 
 
 def _header(protocol: Mapping[str, Any], provenance: Mapping[str, str]) -> str:

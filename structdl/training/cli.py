@@ -64,8 +64,8 @@ def mendable() -> Iterator[None]:
         paragraph = textwrap.fill(
             f"error: {error}", 100, break_long_words=False, break_on_hyphens=False
         )
-        versions = ", ".join(f"{name} {version}" for name, version in _versions().items())
-        print(f"{paragraph}\n({versions})", file=sys.stderr)
+        named = ", ".join(f"{name} {version}" for name, version in versions().items())
+        print(f"{paragraph}\n({named})", file=sys.stderr)
         sys.exit(2)
     except Preempted as leave:
         print(f"asked to leave: {leave}; the same command goes on from there.", file=sys.stderr)
@@ -310,7 +310,7 @@ def _summary(experiment, preset, config, result: Fit, metrics, stopwatch: Stopwa
         "diverged": int(np.sum(result.state.diverged)),
         "seconds": stopwatch.total(),
         "device": device(len(devices_of(config.run))),
-        "versions": _versions(),
+        "versions": versions(),
     }
 
 
@@ -327,7 +327,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of what decides the figures of a run."""
     packages = ("structdl", "jax", "jaxlib", "flax", "optax", "numpy")
     return {"python": platform.python_version()} | {
         name: metadata.version(name) for name in packages
