@@ -8,3 +8,5 @@ with while_somebody_reads():
     for name in names():
         print(f"python -m experiments.{name} [PRESET] [--help]")
         print("  " + list_presets(get(name)).replace("\n", "\n  "))
+    print("python -m experiments.optimizer_comparison [--tasks EXPERIMENT:PRESET ...] [--help]")
+    print("  compares optimizers on landscapes, or on any of the presets above")

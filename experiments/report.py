@@ -8,6 +8,7 @@ from pathlib import Path
 from experiments import get, names
 from experiments.benchmarks import measure as benchmarks
 from experiments.benchmarks.partition_memory import measure as partition_memory
+from experiments.optimizer_comparison import compare
 from structdl.training.experiment import unmeasured_rows
 from structdl.training.ledger import format_table, read_rows
 
@@ -25,6 +26,7 @@ def tables() -> dict[Path, str]:
     found[benchmarks.DIRECTORY / "README.md"] = benchmarks.format_table(measured)
     measured = read_rows(partition_memory.DIRECTORY)
     found[partition_memory.DIRECTORY / "README.md"] = partition_memory.format_table(measured)
+    found[compare.HERE / "README.md"] = compare.kept_scores()
     return found
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from experiments import get, names
 from experiments.benchmarks import measure as benchmarks
+from experiments.optimizer_comparison import compare
 from experiments.report import renewed, tables
 from structdl.training.cli import parse
 from structdl.training.experiment import ledger_rows, unmeasured_rows
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 READMES = [
     ROOT / "README.md",
     benchmarks.DIRECTORY / "README.md",
+    compare.HERE / "README.md",
     *(ROOT / "experiments" / name / "README.md" for name in names()),
 ]
 
@@ -49,6 +51,9 @@ def test_every_command_of_an_experiment_parses(path):
         seen += 1
         if task == "benchmarks":
             assert benchmarks.parse(words[3:]).family in benchmarks.FAMILIES
+            continue
+        if task == "optimizer_comparison":
+            assert compare.parse(words[3:]).tasks
             continue
         assert task in names()
         if not {"--help", "--list-presets"} & set(words):

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import tyro
 
 from experiments.optimizer_comparison.landscape_runs import NAME as LANDSCAPES, landscape_workload
-from experiments.optimizer_comparison.report import scores_table, write_report
+from experiments.optimizer_comparison.report import REPORT, SCORES, scores_table, write_report
 from experiments.optimizer_comparison.search import parse_spaces
 from experiments.optimizer_comparison.study import Study, run_study
 from experiments.optimizer_comparison.summary import summarize
@@ -24,7 +25,7 @@ from structdl.training.runtime import keep_compiled_programs, keep_freed_memory
 from structdl.training.update_rules import UPDATE_RULES
 from structdl.training.workdir import naming_workdir
 
-HERE = Path(__file__).parent
+HERE, REPORTS = Path(__file__).parent, "reports"
 LANDSCAPE_STEPS = 1000
 
 
@@ -51,6 +52,8 @@ class Config:
     """Where the study is kept; by default runs/optimizer_comparison/HASH. It resumes there."""
     overwrite: bool = False
     """Start again, removing what the workdir holds of the study before."""
+    record: str = ""
+    """Keep the report beside the README under this name; the code must be committed."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -73,6 +76,8 @@ def compare(config: Config) -> Path:
     """
     keep_compiled_programs()
     keep_freed_memory()
+    if config.record:
+        ledger.require_clean_tree(HERE)
     if not 0 < config.target < 1:
         raise InputError(f"--target is {config.target}: give a part of the way, between 0 and 1.")
     spaces = parse_spaces(config.optimizers, config.search)
@@ -92,8 +97,28 @@ def compare(config: Config) -> Path:
     }
     with naming_workdir(path):
         write_report(summary, protocol, provenance, path)
-    print(f"{scores_table(summary)}\n{path / 'report.md'}")
+    print(f"{scores_table(summary)}\n{path / REPORT}")
+    if config.record:
+        _keep(path, HERE / REPORTS / config.record)
     return path
+
+
+def kept_scores() -> str:
+    """The tables of scores of the reports that are kept, for the README."""
+    files = sorted((HERE / REPORTS).glob(f"*/{SCORES}"))
+    return "\n\n".join(
+        f"[{file.parent.name}]({REPORTS}/{file.parent.name}/{REPORT}):\n\n{file.read_text()}".strip()
+        for file in files
+    )
+
+
+def _keep(path: Path, kept: Path) -> None:
+    """Copies a report and its pictures, without the runs that it was made of."""
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.mkdir(parents=True)
+    for file in path.iterdir():
+        if file.suffix in (".md", ".csv", ".png", ".gif"):
+            shutil.copy(file, kept)
 
 
 def _workload(words: str, data: DataConfig) -> Workload:

@@ -50,8 +50,8 @@ def descend(
     """
 
     def loss_fn(point, model_state, inputs, key):
-        # its value is the height, its gradient that of the height and noise
-        bump = noise * jnp.dot(jax.random.normal(key, (2,)), point - jax.lax.stop_gradient(point))
+        # its value is the height, its gradient that of the height and a push
+        bump = jnp.dot(inputs.batch, point - jax.lax.stop_gradient(point))
         return (function(point) + bump, 1.0), (model_state, {})
 
     task = Task((), lambda key, inputs: (start, ()), loss_fn, lambda *args: {})
@@ -60,7 +60,8 @@ def descend(
 
     def step(carry, _):
         state, diverged = carry
-        new, diagnostics = train_step(state, Inputs((), (), ()))
+        push = noise * jax.random.normal(jax.random.fold_in(noise_key, state.step), (2,))
+        new, diagnostics = train_step(state, Inputs((), (), push))
         height = diagnostics["loss"]
         finite = jnp.isfinite(diagnostics["grad_norm"]) & jnp.all(jnp.isfinite(new.params))
         ended = diverged | (height < lowest)
@@ -68,11 +69,12 @@ def descend(
             lambda old, new: jnp.where(ended | ~finite, old, new),
             state._replace(key=()),
             new._replace(key=()),
-        )._replace(key=key)
+        )._replace(key=state.key)
         diverged |= ~ended & ~finite
         return (state, diverged), (height, state.params)
 
-    state = init_train_state(start, (), optimizer, key)
+    train_key, noise_key = jax.random.split(key)
+    state = init_train_state(start, (), optimizer, train_key)
     no = jnp.zeros((), bool)
     (state, diverged), (heights, points) = jax.lax.scan(step, (state, no), length=num_steps)
     return Descent(

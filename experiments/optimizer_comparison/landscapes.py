@@ -102,7 +102,7 @@ _WIDTHS = (0.35, 0.2, 0.2, 0.2)
 def gaussians(point: Float[Array, "2"]) -> Float[Array, ""]:
     """Minus the sum of four normal densities, two about one centre: three holes, one deepest."""
     centres, widths = jnp.array(_CENTRES), jnp.array(_WIDTHS)
-    distances = jnp.sum(jnp.square(point - centres), axis=1)
+    distances = jnp.sum(jnp.square(point[None] - centres), axis=1)
     return -jnp.sum(jnp.exp(-distances / (2 * widths**2)) / (2 * jnp.pi * widths**2))
 
 

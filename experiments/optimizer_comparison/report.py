@@ -26,6 +26,7 @@ from experiments.optimizer_comparison.lecture import (
 from experiments.optimizer_comparison.scores import bootstrap_ranks, profile_area
 from experiments.optimizer_comparison.summary import Cell, Summary
 
+REPORT, SCORES, CSV = "report.md", "scores.md", "results.csv"
 PICTURES = {
     "curves": "Validation loss at the chosen setting: medians, bands from the first to the ninth "
     "decile of the seeds.",
@@ -53,7 +54,8 @@ def write_report(
       protocol: that of the study.
       provenance: lines about where and by what it was computed.
     """
-    _write_csv(summary, folder / "results.csv")
+    _write_csv(summary, folder / CSV)
+    (folder / SCORES).write_text(scores_table(summary) + "\n")
     figures.draw_study(summary, folder)
     parts = [_header(protocol, provenance), _scores(summary)]
     parts += [f"![{name}]({name}.png)\n\n{words}" for name, words in PICTURES.items()]
@@ -67,7 +69,7 @@ def write_report(
             f"![{Path(name).stem}]({name})\n\n{words}" for name, words in LANDSCAPE_PICTURES.items()
         ]
     parts.append(_problems(summary))
-    (folder / "report.md").write_text("\n\n".join(parts) + "\n")
+    (folder / REPORT).write_text("\n\n".join(parts) + "\n")
 
 
 def scores_table(summary: Summary) -> str:

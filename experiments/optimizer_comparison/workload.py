@@ -67,7 +67,7 @@ def evaluates_objective(optimizer: Optimizer) -> bool:
     """Whether an optimizer asks for the objective at points of its own, as line searches do."""
     point, asked = jnp.ones(2), []
 
-    def objective(point, **kwargs):
+    def objective(point, obj_fn=None):
         asked.append(point)
         return jnp.sum(jnp.square(point))
 

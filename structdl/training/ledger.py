@@ -11,6 +11,7 @@ from structdl.training.workdir import read_json, write_json
 
 RESULTS = "results.json"
 CHANGED = "+changes"
+MEASURED = (RESULTS, ".md", ".png", ".gif", ".csv")  # how the names of what it changes end
 KEY = ("preset", "dataset", "metric", "device")
 
 IN_PERCENT = ("accuracy", "auc", "average_precision", "f1")  # how such a metric's name ends
@@ -32,7 +33,7 @@ def record(directory: Path, rows: list[dict[str, Any]], key: Sequence[str] = KEY
 def require_clean_tree(directory: Path) -> None:
     """Raises InputError where the code that is about to be measured is not committed.
 
-    Ledgers, READMEs and pictures may be changed: they are what a measurement changes.
+    Ledgers, READMEs, reports and pictures may be changed: they are what a measurement changes.
     """
     if code := _changed_code(directory):
         raise InputError(
@@ -42,8 +43,8 @@ def require_clean_tree(directory: Path) -> None:
 
 
 def _changed_code(directory: Path) -> list[str]:
-    changed = [line[3:] for line in _git(directory, "status", "--porcelain").splitlines()]
-    return [name for name in changed if not name.endswith((RESULTS, "README.md", ".png"))]
+    changed = [line[3:] for line in _git(directory, "status", "--porcelain", "-uall").splitlines()]
+    return [name for name in changed if not name.endswith(MEASURED)]
 
 
 def provenance(directory: Path) -> str:

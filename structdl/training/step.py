@@ -33,9 +33,12 @@ def make_train_step(task: Task, optimizer: Optimizer, axis: str | None = None) -
         if axis is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis))
 
+        bits, kind = jax.random.key_data(key), jax.random.key_impl(key)
+
         def objective_and_parts(params):
-            # a line search compares values of one objective: its draws are the same each time
-            same_key = jax.random.clone(key)
+            # a line search compares values of one objective: its draws are the same each time.
+            # Over seeds its loops choose between values, which keys themselves do not allow.
+            same_key = jax.random.wrap_key_data(bits, impl=kind)
             its = params if axis is None else shared(axis, params)
             (total, count), aux = task.loss_fn(its, state.model_state, inputs, same_key)
             loss = over_devices(total) / over_devices(count)

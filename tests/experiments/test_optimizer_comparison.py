@@ -1,0 +1,402 @@
+"""The comparison of optimizers: its search, its protocol, its scores, and what it refuses."""
+
+import csv
+import dataclasses
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import experiments
+from experiments.optimizer_comparison import scores
+from experiments.optimizer_comparison.compare import Config, compare, main
+from experiments.optimizer_comparison.landscape_runs import landscape_workload
+from experiments.optimizer_comparison.landscapes import LANDSCAPES
+from experiments.optimizer_comparison.lecture import hold_lecture, overshoot, slowing, steps_until
+from experiments.optimizer_comparison.report import scores_table
+from experiments.optimizer_comparison.search import (
+    DEFAULT_SPACE,
+    Range,
+    optimizer_config,
+    parse_spaces,
+    quasi_random,
+    with_hyperparams,
+)
+from experiments.optimizer_comparison.study import SEED, TRIAL, Study, chosen_trial, run_study
+from experiments.optimizer_comparison.summary import summarize
+from experiments.optimizer_comparison.task_runs import task_workload
+from experiments.optimizer_comparison.workload import Job, evaluates_objective
+from structdl.errors import InputError
+from structdl.training.logging import Stopwatch
+from structdl.training.loop import fit
+from structdl.training.measure import measure
+from structdl.training.optimizers import make_optimizer
+from structdl.training.run import DataConfig
+from structdl.training.update_rules import UPDATE_RULES
+
+STEPS, TRIALS, SEEDS = 120, 4, 2
+MUSIC = "polyphonic_music:rnn-chords"
+
+
+def small_study(optimizers=("sgd", "adam"), **changes) -> Study:
+    fields = {
+        "workloads": [landscape_workload(STEPS)],
+        "spaces": dict.fromkeys(optimizers, DEFAULT_SPACE),
+        "num_trials": TRIALS,
+        "num_seeds": SEEDS,
+        "search_seed": 0,
+    }
+    return Study(**(fields | changes))
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    return run_study(small_study(), tmp_path_factory.mktemp("study"))
+
+
+class TestSearch:
+    def test_trials_are_spread_evenly_over_the_logarithms(self):
+        trials = quasi_random({"a": Range(1e-4, 1.0), "b": Range(0.1, 0.9)}, 16, seed=3)
+        places = np.log10([trial["a"] for trial in trials])
+        assert np.all((places >= -4) & (places <= 0))
+        assert set(np.histogram(places, bins=4, range=(-4, 0))[0]) == {4}
+        assert all(0.1 <= trial["b"] <= 0.9 for trial in trials)
+        assert quasi_random({"a": Range(1e-4, 1.0), "b": Range(0.1, 0.9)}, 5, seed=3) == trials[:5]
+        assert quasi_random(DEFAULT_SPACE, 5, seed=1) != quasi_random(DEFAULT_SPACE, 5, seed=2)
+
+    def test_words_replace_and_add_ranges(self):
+        words = ["sgd.momentum=0.5:0.99", "adam.learning_rate=1e-4:0.1"]
+        spaces = parse_spaces(["sgd", "adam", "lion"], words)
+        assert spaces["sgd"] == DEFAULT_SPACE | {"momentum": Range(0.5, 0.99)}
+        assert spaces["adam"] == {"learning_rate": Range(1e-4, 0.1)}
+        assert spaces["lion"] == DEFAULT_SPACE
+
+    def test_a_rule_takes_the_place_of_a_presets_optimizer_alone(self):
+        base = experiments.get("polyphonic_music").presets["gru-jsb"].config.optimizer
+        found = optimizer_config("momentum", base)
+        assert (found.name, found.kwargs) == ("sgd", {"momentum": 0.9})
+        assert (found.clip_norm, found.schedule) == (base.clip_norm, base.schedule)
+        found = with_hyperparams(found, {"learning_rate": 0.5, "momentum": 0.7})
+        assert make_optimizer(found).hyperparams == {"learning_rate": 0.5, "momentum": 0.7}
+
+    @pytest.mark.parametrize(
+        ("optimizers", "words", "message"),
+        [
+            (["adm"], [], "did you mean 'adam'"),
+            ([], [], "no optimizer"),
+            (["sgd"], ["sgd.momentun=0.1:0.9"], "its arguments are learning_rate, momentum=None"),
+            (["sgd"], ["adam.learning_rate=0.1:1"], "unknown optimizer in --search 'adam'"),
+            (["sgd"], ["sgd.learning_rate=1:0.1"], "nothing to search"),
+            (["sgd"], ["sgd.learning_rate=0:1"], "nothing to search"),
+            (["sgd"], ["sgd.learning_rate=a:1"], "not numbers"),
+            (["sgd"], ["learning_rate"], "OPTIMIZER.HYPERPARAMETER=LOW:HIGH"),
+        ],
+    )
+    def test_refusals(self, optimizers, words, message):
+        with pytest.raises(InputError, match=message.replace("[", r"\[")):
+            parse_spaces(optimizers, words)
+
+
+class TestScores:
+    def test_expected_best_is_the_mean_over_all_draws(self):
+        losses = [3.0, 0.5, 2.0, 0.7, math.inf]
+        for n, found in enumerate(scores.expected_best(losses), start=1):
+            draws = [min(draw) for draw in itertools.combinations(losses, n)]
+            np.testing.assert_allclose(found, np.mean(draws))
+
+    def test_profiles_count_problems(self):
+        rng = np.random.default_rng(0)
+        times = rng.integers(1, 40, (3, 7)).astype(float)
+        times[0, 2] = times[1, 5] = np.inf
+        times[:, 6] = np.inf
+        ratios = np.linspace(1, 4, 5)
+        found = scores.performance_profile(times, ratios)
+        for who, at in itertools.product(range(3), range(5)):
+            solved = sum(
+                times[who, each] <= ratios[at] * times[:, each].min()
+                for each in range(7)
+                if np.isfinite(times[who, each])
+            )
+            np.testing.assert_allclose(found[who, at], solved / 7)
+        fine = np.linspace(1, 4, 30001)
+        area = np.trapezoid(scores.performance_profile(times, fine), fine, axis=1) / 3
+        np.testing.assert_allclose(scores.profile_area(times), area, atol=1e-4)
+
+    def test_ranks_are_scipys(self):
+        losses = np.random.default_rng(0).integers(0, 4, (5, 20)).astype(float)
+        losses[2, 3] = np.inf
+        np.testing.assert_array_equal(scores.ranks(losses), stats.rankdata(losses, axis=0))
+
+    def test_intervals_hold_the_mean_and_close_where_seeds_agree(self):
+        losses = np.random.default_rng(0).normal(size=(3, 6, 8)) + np.arange(3)[:, None, None]
+        mean, low, high = scores.bootstrap_ranks(losses)
+        assert np.all((low <= mean) & (mean <= high))
+        assert np.all(high - low > 0)
+        assert list(np.argsort(mean)) == [0, 1, 2]
+        mean, low, high = scores.bootstrap_ranks(losses[..., :1].repeat(8, axis=2))
+        np.testing.assert_array_equal(low, high)
+        losses[1, :, 3] = np.inf  # a seed that diverged puts its optimizer last
+        assert scores.bootstrap_ranks(losses)[0][1] == 3
+
+    def test_the_target_leaves_a_part_of_the_way(self):
+        assert scores.target([5.0, math.inf], [1.0, 2.0, math.inf], 0.25) == 2.0
+
+
+class TestStudy:
+    def test_every_optimizer_has_as_many_runs(self, records):
+        for name, problem in itertools.product(("sgd", "adam"), LANDSCAPES):
+            its = [
+                each for each in records if (each.optimizer, each.job.problem) == (name, problem)
+            ]
+            trials = [record for record in its if record.phase == TRIAL]
+            seeds = [record for record in its if record.phase == SEED]
+            assert [record.job.seed for record in trials] == list(range(TRIALS))
+            # never those of the search, and the same for all optimizers
+            assert [record.job.seed for record in seeds] == [TRIALS, TRIALS + 1]
+            best = min(trials, key=lambda record: record.outcome.selected)
+            assert chosen_trial(records, problem, name).outcome.selected == best.outcome.selected
+            chosen = chosen_trial(records, problem, name).job.hyperparams
+            assert all(record.job.hyperparams == chosen for record in seeds)
+
+    def test_a_run_is_the_descent_of_its_hyperparameters(self, records):
+        """Of SGD on the bowl in closed form."""
+        for record in records:
+            if (record.optimizer, record.job.problem) == ("sgd", "quadratic 1"):
+                rate = record.job.hyperparams["learning_rate"]
+                steps = np.array(record.outcome.steps)
+                if not record.outcome.diverged:
+                    expected = (1 - rate) ** (2.0 * steps)
+                    np.testing.assert_allclose(
+                        record.outcome.validation, expected, rtol=1e-3, atol=1e-30
+                    )
+                    assert record.outcome.taken == record.outcome.evaluations == STEPS
+
+    def test_a_diverged_trial_counts_and_is_never_chosen(self, records):
+        gone = [record for record in records if record.outcome.diverged]
+        assert {record.optimizer for record in gone} == {"sgd"}
+        assert all(record.outcome.selected == math.inf for record in gone)
+        summary = summarize(records, 0.02)
+        counted = sum(cell.diverged[0] for cell in summary.cells.values())
+        assert counted == len(gone) > 0
+        assert all(not cell.chosen.outcome.diverged for cell in summary.cells.values())
+
+    def test_an_interrupted_study_goes_on(self, records, tmp_path):
+        calls, workload = [], landscape_workload(STEPS)
+
+        def run(name, jobs, folder):
+            calls.append(name)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return workload.run(name, jobs, folder)
+
+        study = small_study(workloads=[workload._replace(run=run)])
+        with pytest.raises(KeyboardInterrupt):
+            run_study(study, tmp_path)
+        assert calls == ["sgd", "sgd", "adam"]
+        found = run_study(study, tmp_path)
+        assert calls == ["sgd", "sgd", "adam", "adam", "adam"]
+        timeless = [
+            record._replace(outcome=record.outcome._replace(seconds=0, compile_seconds=0))
+            for record in (*records, *found)
+        ]
+        assert timeless[: len(records)] == timeless[len(records) :]
+        assert run_study(study, tmp_path) == found
+        assert len(calls) == 5
+        lines = (tmp_path / "runs" / "landscapes-sgd-trial.jsonl").read_text().splitlines()
+        assert len(lines) == TRIALS * len(LANDSCAPES)
+        assert not (tmp_path / "unfinished").exists()
+
+    def test_another_protocol_is_refused_and_nothing_is_overwritten(self, tmp_path):
+        run_study(small_study(("sgd",)), tmp_path)
+        kept = {file: file.read_bytes() for file in tmp_path.rglob("*.json*")}
+        with pytest.raises(InputError, match="trials was 4 and is 5"):
+            run_study(small_study(("sgd",), num_trials=5), tmp_path)
+        assert {file: file.read_bytes() for file in tmp_path.rglob("*.json*")} == kept
+        found = run_study(small_study(("sgd",), num_trials=5), tmp_path, overwrite=True)
+        assert len(found) == len(LANDSCAPES) * 7
+
+    def test_a_folder_of_something_else_is_refused(self, tmp_path):
+        (tmp_path / "thesis.tex").write_text("years of work")
+        for overwrite in (False, True):
+            with pytest.raises(InputError, match="not a study"):
+                run_study(small_study(), tmp_path, overwrite=overwrite)
+        assert [file.name for file in tmp_path.iterdir() if file.suffix] == ["thesis.tex"]
+
+    def test_a_problem_on_which_all_diverge_is_named(self, tmp_path):
+        study = small_study(("sgd",), spaces={"sgd": {"learning_rate": Range(1e4, 1e5)}})
+        with pytest.raises(InputError, match=r"quadratic 1 every trial .* sgd.learning_rate="):
+            run_study(study, tmp_path)
+        assert (tmp_path / "runs" / "landscapes-sgd-trial.jsonl").exists()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    workload = task_workload(f"{MUSIC}:24", DataConfig())
+    jobs = [Job(MUSIC, {"learning_rate": rate}, seed) for seed, rate in ((3, 1e-3), (4, 1e-2))]
+    return workload, jobs, workload.run("adam", jobs, tmp_path_factory.mktemp("task"))
+
+
+class TestTasks:
+    def test_a_job_is_the_presets_training_with_another_optimizer(self, trained):
+        _, (_, job), (_, outcome) = trained
+        experiment = experiments.get("polyphonic_music")
+        config = experiment.presets["rnn-chords"].config
+        config = dataclasses.replace(
+            config,
+            optimizer=dataclasses.replace(
+                config.optimizer,
+                name="adam",
+                learning_rate=0.01,
+                kwargs=UPDATE_RULES["adam"].kwargs,
+            ),
+            run=dataclasses.replace(config.run, num_steps=24, seed=job.seed, stopping="none"),
+        )
+        task = experiment.make_task(config)
+        result = fit(task, make_optimizer(config.optimizer), config.run)
+        assert outcome.taken == int(result.state.train.step[0]) == 24
+        np.testing.assert_allclose(outcome.selected, min(outcome.validation), rtol=1e-6)
+        np.testing.assert_allclose(
+            measure(task, config.run, result, Stopwatch())["test_loss"], [outcome.test["loss"]]
+        )
+        assert set(outcome.test) == {"loss"}
+        assert outcome.steps[-1] == 24
+        assert outcome.seconds > 0 < outcome.compile_seconds
+
+    def test_an_interrupted_job_goes_on_from_its_checkpoint(self, trained, tmp_path, monkeypatch):
+        workload, jobs, whole = trained
+        from experiments.optimizer_comparison import task_runs
+
+        def cut(*args, **kwargs):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(task_runs, "measure", cut)
+            with pytest.raises(KeyboardInterrupt):
+                workload.run("adam", jobs, tmp_path)
+        saved = {file for file in tmp_path.rglob("*") if file.name == "24"}
+        assert len(saved) == len(jobs)
+        for before, after in zip(whole, workload.run("adam", jobs, tmp_path), strict=True):
+            assert after._replace(seconds=0, compile_seconds=0) == before._replace(
+                seconds=0, compile_seconds=0
+            )
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            ("polyphonic_musik", "did you mean 'polyphonic_music'"),
+            ("polyphonic_music:gru-chord", "did you mean 'gru-chords'"),
+            (f"{MUSIC}:many", "EXPERIMENT:PRESET"),
+            (f"{MUSIC}:1", "it would take 1"),
+        ],
+    )
+    def test_refusals(self, words, message):
+        with pytest.raises(InputError, match=message):
+            task_workload(words, DataConfig())
+
+
+def test_only_line_searches_ask_for_the_objective():
+    asks = {
+        name: evaluates_objective(
+            make_optimizer(dataclasses.replace(optimizer_config(name), learning_rate=0.1))
+        )
+        for name in ("sgd", "adam", "lbfgs")
+    }
+    assert asks == {"sgd": False, "adam": False, "lbfgs": True}
+
+
+def test_evaluations_that_are_not_known_are_not_added_up(records):
+    summary = summarize(
+        [
+            record._replace(outcome=record.outcome._replace(evaluations=None))
+            if record.optimizer == "adam"
+            else record
+            for record in records
+        ],
+        0.02,
+    )
+    assert summary.cells["Beale", "adam"].spent("evaluations") is None
+    taken = summary.cells["Beale", "sgd"].spent("taken")
+    assert summary.cells["Beale", "sgd"].spent("evaluations") == taken > 0
+    assert "| unknown |" in scores_table(summary)
+
+
+def test_what_the_lecture_says_holds():
+    lecture = hold_lecture(tuple(UPDATE_RULES), 1000)
+    bowl = LANDSCAPES["quadratic 1e2"]
+    beyond = {
+        name: overshoot(path.points, bowl.targets[0])
+        for name, path in lecture.paths["quadratic 1e2"].items()
+    }
+    assert beyond["sgd"] == beyond["adagrad"] == 0.0
+    assert beyond["momentum"] > 2 * max(beyond["rmsprop"], beyond["adam"])
+    slopes = {
+        name: path.points * [0.01, 1.0] for name, path in lecture.paths["quadratic 1e2"].items()
+    }
+    slow = {
+        name: slowing(path, slopes[name]) for name, path in lecture.paths["quadratic 1e2"].items()
+    }
+    assert slow["adagrad"] < 0.5
+    np.testing.assert_allclose(slow["sgd"], 1.0, rtol=1e-3)
+    assert min(slow["rmsprop"], slow["adam"]) > 1
+    left = {name: steps_until(path.heights, -1.0) for name, path in lecture.paths["saddle"].items()}
+    assert left["sgd"] == max(left.values())
+    assert max(left["rmsprop"], left["adam"]) < left["sgd"] / 3
+    for steps in lecture.escapes.values():
+        assert np.isinf(steps[0]).all(), "without noise"
+        assert np.isfinite(steps[1:-1]).all()
+
+
+def test_the_command_line_leaves_a_report(tmp_path, capsys):
+    config = Config(
+        tasks=(f"landscapes:{STEPS}",),
+        optimizers=("sgd", "lion"),
+        trials=3,
+        num_seeds=2,
+        workdir=tmp_path,
+    )
+    compare(config)
+    shown = capsys.readouterr().out
+    assert "profile area" in shown
+    assert str(tmp_path / "report.md") in shown
+    report = (tmp_path / "report.md").read_text()
+    for picture in [*tmp_path.glob("*.png"), tmp_path / "descent.gif"]:
+        assert f"({picture.name})" in report
+        assert picture.read_bytes()[:4] in (b"\x89PNG", b"GIF8")
+    assert len(list(tmp_path.glob("*.png"))) == 8
+    assert all(f"### {name}\n" in report for name in LANDSCAPES)
+    with (tmp_path / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["problem"], row["optimizer"]) for row in rows] == list(
+        itertools.product(LANDSCAPES, ("sgd", "lion"))
+    )
+    for row in rows:
+        lines = (tmp_path / "runs" / f"landscapes-{row['optimizer']}-seed.jsonl").read_text()
+        its = [json.loads(line) for line in lines.splitlines()]
+        ends = [each["selected"] for each in its if each["problem"] == row["problem"]]
+        if None not in ends:
+            np.testing.assert_allclose(float(row["validation_mean"]), np.mean(ends))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--optimizers", "adm"], "did you mean 'adam'"),
+        (["--search", "sgd.momentun=0.1:1"], "its arguments are"),
+        (["--search", "sgd.learning_rate=2:1"], "nothing to search"),
+        (["--trials", "0"], "--trials is 0"),
+        (["--num-seeds", "0"], "--num-seeds is 0"),
+        (["--target", "2"], "--target is 2.0"),
+        (["--tasks", "landscapes:10"], "is 10: it must be at least"),
+        (["--tasks", "landscapes:x"], "landscapes[:STEPS]"),
+        (["--tasks", "node_classification:karate"], "validations"),
+    ],
+)
+def test_what_can_be_mended_is_said_in_a_paragraph(words, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([*words, "--workdir", str(tmp_path / "study")])
+    assert stopped.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "study" / "protocol.json").exists()
