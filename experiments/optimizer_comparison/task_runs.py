@@ -25,6 +25,7 @@ from structdl.training.run import DataConfig, Run
 from structdl.training.workdir import CHECKPOINTS, METRICS, identity
 
 NEVER = 10**9  # validations without improvement after which a run would end
+VALIDATIONS = 10  # of every run, at least, or its curve would say little
 
 
 def task_workload(words: str, data: DataConfig) -> Workload:
@@ -35,8 +36,8 @@ def task_workload(words: str, data: DataConfig) -> Workload:
     are tested.
 
     Raises:
-      InputError: an unknown experiment or preset, with the nearest names; steps that are no number
-        or too few for a validation.
+      InputError: an unknown experiment or preset, with the nearest names; steps that are no
+        number; a preset without validations.
     """
     name, *rest = words.split(":")
     require_known("experiment in --tasks", name, experiments.names())
@@ -84,13 +85,25 @@ def _number(words: str, steps: Sequence[str], default: int) -> int:
 
 
 def _run(words: str, run: Run, num_steps: int) -> Run:
-    if not 0 < run.eval_every <= num_steps:
+    """A preset's run without its stopping rule, and with VALIDATIONS or more of them."""
+    every = min(run.eval_every, max(1, num_steps // VALIDATIONS))
+    if every == 0 or num_steps == 0:
         raise InputError(
-            f"--tasks has {words!r}: trials are compared by validations, of which its preset makes "
-            f"one every {run.eval_every} steps; it would take {num_steps}."
+            f"--tasks has {words!r}, which makes no validations to choose a trial by: give a "
+            "preset that validates, and a step or more."
         )
+    if every < run.eval_every:
+        # one of them has to be a multiple of the other
+        per_call = every if run.steps_per_call > 1 else 1
+        run = dataclasses.replace(run, steps_per_call=per_call, log_every=every)
     return dataclasses.replace(
-        run, num_steps=num_steps, stopping="patience", stopping_size=NEVER, num_seeds=1, seed=0
+        run,
+        num_steps=num_steps,
+        eval_every=every,
+        stopping="patience",
+        stopping_size=NEVER,
+        num_seeds=1,
+        seed=0,
     )
 
 

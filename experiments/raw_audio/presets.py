@@ -77,7 +77,7 @@ def _speech(model: str, *, noise: float, learning_rate: float, words: str = "") 
         max_steps=100,
         weight_noise=noise,
         optimizer=OptimizerConfig("rmsprop", learning_rate, clip_norm=1.0),
-        run=run_of(_SPEECH[model], 1200, eval_every=120, patience=10, log_every=40),
+        run=run_of(_SPEECH[model], 600, eval_every=60, patience=10, log_every=20),
     )
     return Preset(
         config,
