@@ -96,7 +96,7 @@ class SequenceModel(nn.Module):
                 hidden = dropout(self.make_rng("dropout"), hidden, self.config.dropout)
         if self.last:
             ends = jnp.full(x.shape[0], x.shape[1]) if lengths is None else lengths
-            places = jnp.maximum(ends - 1, 0)[:, None, None]
+            places = jnp.clip(ends - 1, 0, x.shape[1] - 1)[:, None, None]
             hidden = jnp.take_along_axis(hidden, places, axis=1)[:, 0]
         return self.readout(hidden)
 

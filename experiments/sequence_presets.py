@@ -113,8 +113,13 @@ def _check_numbers(config: SequenceConfig) -> None:
         value, option = getattr(config, field.name), f"--model.{field.name.replace('_', '-')}"
         if isinstance(value, int):
             require_at_least(option, value, 1 - isinstance(value, bool))
-    if not 0 <= config.dropout < 1:
-        raise InputError(f"--model.dropout is {config.dropout}: give 0 or more, below 1")
+    require_dropout("--model.dropout", config.dropout)
+
+
+def require_dropout(option: str, rate: float) -> None:
+    """Raises InputError unless a rate is a probability to drop, below 1."""
+    if not 0 <= rate < 1:
+        raise InputError(f"{option} is {rate}: give 0 or more, below 1")
 
 
 def _advice(config: SequenceConfig, time: int, in_features: int, wanted: int) -> str:

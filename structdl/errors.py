@@ -10,13 +10,13 @@ class InputError(ValueError):
 
 
 def require_at_least(name: str, value: int | float, least: int) -> None:
-    """Raises InputError unless a number is at least `least`.
+    """Raises InputError unless a number is at least `least`; a NaN is not.
 
     >>> require_at_least("--model.hidden", 0, 1)
     Traceback (most recent call last):
     structdl.errors.InputError: --model.hidden is 0: it must be at least 1
     """
-    if value < least:
+    if not value >= least:
         raise InputError(f"{name} is {value}: it must be at least {least}")
 
 

@@ -31,6 +31,7 @@ class Config:
     embedding: int = 16
     """Features of a symbol."""
     embedding_dropout: float = 0.0
+    """Of the features of each symbol that is read."""
     tied: bool = False
     """Whether the softmax compares with the embedding, or has weights of its own."""
     batch_size: int = 16

@@ -20,7 +20,7 @@ from experiments.language_modeling.model import LanguageModel, make_model
 from experiments.language_modeling.presets import PRESETS, Config
 from experiments.language_modeling.sample import check_temperature
 from experiments.sequence_model import totals_in_parts
-from experiments.sequence_presets import check_model
+from experiments.sequence_presets import check_model, require_dropout
 from structdl.errors import require_at_least
 from structdl.training import cli
 from structdl.training.experiment import Experiment
@@ -35,8 +35,9 @@ def make_task(config: Config) -> Task:
     """The cross-entropy in nats of a symbol, given at least `context` symbols before it.
 
     Raises:
-      InputError: no embedding, a prompt with a symbol that the text does
-        not have, a negative temperature; see also `check_model`, `load` and `train_batches`.
+      InputError: no embedding, or a dropout of it that is no probability; a prompt with a symbol
+        that the text does not have; a negative temperature; see also `check_model`, `load` and
+        `train_batches`.
     """
     corpus = load(config)
     # what only pictures need is checked before training
@@ -45,6 +46,7 @@ def make_task(config: Config) -> Task:
     stretch, context, num_symbols = config.stretch, config.context, len(corpus.vocabulary)
     batch = train_batches(corpus.bounds.train, config.batch_size, stretch, context)
     require_at_least("--embedding", config.embedding, 1)
+    require_dropout("--embedding-dropout", config.embedding_dropout)
     check_model(config.model, context + stretch, config.embedding, config.parameters)
     model = make_model(config, num_symbols)
 

@@ -16,14 +16,16 @@ from structdl.training.loop import Fit
 from structdl.training.task import Task
 
 DRAWN_STEPS = 100
+LOSS_UNIT = "nats a step"
 
 
 def draw(config: Config, task: Task, result: Fit, rows: list[dict], folder: Path) -> None:
     """Writes learning_curves.png, models.png and piano_roll.png."""
     if rows:
-        draw_learning_curves(rows, config.dataset, folder / "learning_curves.png")
+        path = folder / "learning_curves.png"
+        draw_learning_curves(rows, config.dataset, path, loss_unit=LOSS_UNIT)
         runs = runs_beside(folder.parent, ("dataset", "parameters"))
-        draw_runs(runs, config.dataset, folder / "models.png")
+        draw_runs(runs, config.dataset, folder / "models.png", loss_unit=LOSS_UNIT)
     draw_piano_roll(config, task, result, folder / "piano_roll.png")
 
 
@@ -45,11 +47,12 @@ def draw_piano_roll(config: Config, task: Task, result: Fit, path: Path) -> None
         f"probabilities by {system_of(config.model)}": expected,
     }
     for axis, (title, image) in zip(axes, panels.items(), strict=True):
-        axis.imshow(
+        shown = axis.imshow(
             image.T, cmap="Greys", vmin=0, vmax=1, origin="lower", aspect="auto", extent=extent
         )
         axis.set_title(title)
-        axis.set_ylabel("key")
+        axis.set_ylabel("key, from 0 (A0) to 87 (C8)")
+    figure.colorbar(shown, ax=axes, label="probability that a key sounds", pad=0.01)
     sounding = np.flatnonzero(keys.any(axis=0) | (expected > 0.1).any(axis=0))
     axes[0].set_ylim(sounding.min() - 2, sounding.max() + 2)
     axes[-1].set_xlabel("step")

@@ -18,14 +18,16 @@ from structdl.training.loop import Fit
 from structdl.training.task import Task
 
 CLOSE = 30  # steps that are drawn close up
+LOSS_UNIT = f"nats a step of {TARGETS} samples"
 
 
 def draw(config: Config, task: Task, result: Fit, rows: list[dict], folder: Path) -> None:
     """Writes learning_curves.png, models.png and wave.png."""
     if rows:
-        draw_learning_curves(rows, config.dataset, folder / "learning_curves.png")
+        path = folder / "learning_curves.png"
+        draw_learning_curves(rows, config.dataset, path, loss_unit=LOSS_UNIT)
         runs = runs_beside(folder.parent, ("dataset", "parameters"))
-        draw_runs(runs, config.dataset, folder / "models.png")
+        draw_runs(runs, config.dataset, folder / "models.png", loss_unit=LOSS_UNIT)
     params = jax.tree.map(lambda leaf: leaf[0], result.selected[0])
     draw_wave(config, task, params, folder / "wave.png")
 

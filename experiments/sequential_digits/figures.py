@@ -25,7 +25,7 @@ def draw(config: Config, task: Task, result: Fit, rows: list[dict], folder: Path
     title = f"{name}, {config.size} x {config.size}"
     title += ", permuted" if config.permuted else ""
     if rows:
-        draw_learning_curves(rows, title, folder / "learning_curves.png")
+        draw_learning_curves(rows, title, folder / "learning_curves.png", loss_unit="nats")
         runs = runs_beside(folder.parent, ("dataset", "size", "permuted", "parameters"))
         draw_runs(runs, title, folder / "models.png", quantity="accuracy")
     batches = task.eval_batches("test")[:DRAWN_BATCHES]

@@ -28,11 +28,18 @@ def draw(config: Config, task: Task, result: Fit, rows: list[dict], folder: Path
     title += f", T = {config.length}"
     if rows:
         dotted = baseline(config)
+        unit = {"adding": "squared error", "copy": "nats a step"}[config.problem]
         draw_learning_curves(
-            rows, title, folder / "learning_curves.png", baselines={"loss": dotted}, log_loss=True
+            rows,
+            title,
+            folder / "learning_curves.png",
+            baselines={"loss": dotted},
+            log_loss=True,
+            loss_unit=unit,
         )
         runs = runs_beside(folder.parent, ("problem", "length", "parameters"))
-        draw_runs(runs, title, folder / "models.png", baseline=dotted, log=True)
+        path = folder / "models.png"
+        draw_runs(runs, title, path, baseline=dotted, log=True, loss_unit=unit)
     params = jax.tree.map(lambda leaf: leaf[0], result.selected[0])
     batch = task.eval_batches("test")[0]
     test = jax.tree.map(lambda leaf: np.asarray(leaf)[batch], task.data)

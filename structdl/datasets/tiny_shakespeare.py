@@ -8,11 +8,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import tensorflow_datasets as tfds
 
 from structdl.datasets.prepare import RawFile, prepare, url_infos
-from structdl.datasets.sequences import Splits
+from structdl.datasets.texts import TextBuilder, read_text
 from structdl.datasets.vocabulary import Text, encode, vocabulary_of
 from structdl.errors import InputError
 
@@ -26,33 +25,22 @@ RAW_FILE = RawFile(
 
 
 # Not registered with TFDS, whose catalogue has a set of this name.
-class TinyShakespeareBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """One example a split: all of its characters as numbers; the vocabulary is in the metadata."""
+class TinyShakespeareBuilder(TextBuilder, skip_registration=True):
+    """Its symbols are characters."""
 
     name = "tiny_shakespeare"
-    VERSION = tfds.core.Version("1.0.0")
 
     @property
     def url_infos(self) -> dict[str, tfds.download.checksums.UrlInfo]:
         return url_infos([RAW_FILE])
 
     def _info(self) -> tfds.core.DatasetInfo:
-        ids = tfds.features.Tensor(shape=(None,), dtype=np.int32, encoding="bytes")
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="A million characters of Shakespeare's plays.",
-            features=tfds.features.FeaturesDict({"ids": ids}),
-            homepage="https://github.com/karpathy/char-rnn",
-            metadata=tfds.core.MetadataDict(),
-        )
+        description = "A million characters of Shakespeare's plays."
+        return self._text_info(description, "https://github.com/karpathy/char-rnn")
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         text = read_raw(Path(dl_manager.download(RAW_FILE.url)))
-        self.info.metadata["vocabulary"] = text.vocabulary
-        return {split: self._generate_examples(getattr(text, split)) for split in Splits._fields}
-
-    def _generate_examples(self, ids: np.ndarray) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        yield 0, {"ids": ids}
+        return self._splits_of(text)
 
 
 def load(
@@ -69,8 +57,7 @@ def load(
     builder = prepare(
         TinyShakespeareBuilder, raw_files=[RAW_FILE], raw_dir=raw_dir, data_dir=data_dir
     )
-    parts = (builder.as_data_source(split)[0]["ids"] for split in Splits._fields)
-    return Text(*parts, tuple(builder.info.metadata["vocabulary"]))
+    return read_text(builder)
 
 
 def read_raw(path: Path) -> Text:

@@ -5,6 +5,9 @@ forward, layer 0 backward, layer 1 forward and on (PyTorch's order). An LSTM's i
 that of the others one array. The forward state at the end is that at each sequence's own end, the
 backward state that after element 0; a sequence of length 0 keeps its initial state, and its outputs
 are zeros.
+
+The modules raise InputError where features or num_layers is below 1, and where lengths are those of
+no sequence.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from structdl.core.sparse import dropout
+from structdl.errors import require_at_least
 from structdl.recurrent.cells import GRUParams, LSTMParams, RNNParams
 from structdl.recurrent.layers import LSTMMethod, Method, gru_layer, lstm_layer, rnn_layer
 
@@ -248,6 +252,8 @@ def _initial_states(module, xs, names) -> tuple[States, ...]:
 
 def _run(module, layer, make_params, kernels, carry, xs, lengths, train):
     """Fetches the parameters of every layer and direction, and runs the stack."""
+    for name in ("features", "num_layers"):
+        require_at_least(name, getattr(module, name), 1)
     suffixes = ("", "_backward") if module.bidirectional else ("",)
     layers, width = [], xs.shape[-1]
     for place in range(module.num_layers):

@@ -21,7 +21,11 @@ from structdl.core.masks import length_mask, select
 from structdl.core.scan import check_lengths
 from structdl.core.sparse import dropout
 from structdl.temporal.causal_convolution import Method, causal_convolution
-from structdl.temporal.receptive_field import doubling_dilations, warn_beyond_sequence
+from structdl.temporal.receptive_field import (
+    doubling_dilations,
+    receptive_field,
+    warn_beyond_sequence,
+)
 
 
 class ConvolutionParams(NamedTuple):
@@ -127,11 +131,13 @@ def tcn(
 
     Raises:
       InputError: lengths that no sequence has; see `structdl.core.scan.check_lengths`.
+      AssertionError: there are not as many lengths as sequences.
     """
     dilations = _of_levels(params, dilations)
     valid = None
     if lengths is not None:
         check_lengths(lengths, x.shape[1])
+        chex.assert_shape(lengths, (x.shape[0],))
         valid = length_mask(lengths, x.shape[1])
         x = select(valid, x, 0)
     for level, (block, dilation) in enumerate(zip(params, dilations, strict=True)):
@@ -220,9 +226,9 @@ def _convolution(found: Mapping[str, Array], name: str) -> ConvolutionParams | N
     )
 
 
-def _of_levels(params, dilations: Sequence[int] | None) -> Sequence[int]:
-    dilations = doubling_dilations(len(params)) if dilations is None else dilations
-    chex.assert_equal(len(dilations), len(params))
+def _of_levels(levels: Sequence, dilations: Sequence[int] | None) -> Sequence[int]:
+    dilations = doubling_dilations(len(levels)) if dilations is None else dilations
+    chex.assert_equal(len(dilations), len(levels))
     return dilations
 
 
@@ -288,7 +294,13 @@ class TCN(nn.Module):
         train: bool,
         lengths: Int[Array, " batch"] | None = None,
     ) -> Float[Array, "batch time features"]:
-        """The result of the last level; see `tcn` for the lengths."""
+        """The result of the last level; see `tcn` for the lengths.
+
+        Raises:
+          InputError: no taps, or a dilation below 1.
+        """
+        dilations = _of_levels(self.widths, self.dilations)
+        receptive_field(self.kernel_size, dilations)  # refuses sizes that are none
         params, in_features = [], x.shape[-1]
         for level, width in enumerate(self.widths):
             block = _Block(
@@ -301,7 +313,6 @@ class TCN(nn.Module):
             )
             params.append(block(in_features))
             in_features = width
-        dilations = _of_levels(params, self.dilations)
         if self.warn_beyond:
             warn_beyond_sequence(self.kernel_size, dilations, x.shape[1])
         drops = train and self.dropout_rate > 0

@@ -59,7 +59,8 @@ def main(experiment: Experiment, argv: Sequence[str] | None = None) -> None:
 def mendable() -> Iterator[None]:
     """Ends the process with a few words where the user, and not a bug, has to be spoken to."""
     try:
-        yield
+        with while_somebody_reads():
+            yield
     except InputError as error:
         paragraph = textwrap.fill(
             f"error: {error}", 100, break_long_words=False, break_on_hyphens=False
@@ -80,8 +81,7 @@ def mendable() -> Iterator[None]:
 def run_experiment(experiment: Experiment, argv: Sequence[str]) -> dict[str, Any] | None:
     """Trains, or goes on, or finds the run finished; returns and prints its summary."""
     if "--list-presets" in argv:
-        with while_somebody_reads():
-            print(list_presets(experiment))
+        print(list_presets(experiment))
         return None
     keep_compiled_programs()
     keep_freed_memory()
@@ -97,12 +97,19 @@ def run_experiment(experiment: Experiment, argv: Sequence[str]) -> dict[str, Any
     summary = _run_in_workdir(experiment, preset, config, optimizer, path)
     if not is_first():
         return summary
-    print(f"{path}\n{describe(experiment, preset, config, summary)}")
-    if config.run.record:
-        ledger.record(experiment.directory, ledger_rows(experiment, preset, config, summary, argv))
-        if picture := experiment.presets[preset].picture:
-            shutil.copy(path / folder.FIGURES / picture, experiment.directory / f"{preset}.png")
+    try:
+        if config.run.record:
+            _record(experiment, preset, config, summary, argv, path)
+    finally:  # after it: the reader of what is printed may have left
+        print(f"{path}\n{describe(experiment, preset, config, summary)}")
     return summary
+
+
+def _record(experiment: Experiment, preset: str, config, summary, argv, path: Path) -> None:
+    """Keeps the figures of a run, and its picture, beside the experiment."""
+    ledger.record(experiment.directory, ledger_rows(experiment, preset, config, summary, argv))
+    if picture := experiment.presets[preset].picture:
+        shutil.copy(path / folder.FIGURES / picture, experiment.directory / f"{preset}.png")
 
 
 def _run_in_workdir(experiment, preset, config, optimizer, path: Path) -> dict[str, Any]:

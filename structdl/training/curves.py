@@ -27,6 +27,7 @@ def draw_learning_curves(
     quantities: Sequence[str] = ("loss", "accuracy"),
     baselines: Mapping[str, Baseline] = {},
     log_loss: bool = False,
+    loss_unit: str = "",
 ) -> None:
     """Writes a picture with one plot a quantity, training and validation in each.
 
@@ -40,6 +41,7 @@ def draw_learning_curves(
       quantities: what is drawn, if it was logged.
       baselines: of some of the quantities.
       log_loss: whether the loss has a logarithmic axis.
+      loss_unit: what the loss is counted in, say nats a step.
     """
     logged = {name for row in rows for name in row}
     curves = {
@@ -56,7 +58,7 @@ def draw_learning_curves(
         if quantity == "loss" and log_loss:
             axis.set_yscale("log")
         axis.set_xlabel("step")
-        axis.set_ylabel(quantity.replace("_", " "))
+        axis.set_ylabel(_with_unit(quantity, loss_unit))
         axis.legend(frameon=False)
     num_seeds = len({row["seed"] for row in rows})
     seeds = f": mean and standard deviation over {num_seeds} seeds" if num_seeds > 1 else ""
@@ -107,6 +109,7 @@ def draw_runs(
     quantity: str = "loss",
     baseline: Baseline | None = None,
     log: bool = False,
+    loss_unit: str = "",
 ) -> None:
     """Writes a picture of several runs' curves, a plot for training and one for validation.
 
@@ -120,6 +123,7 @@ def draw_runs(
       quantity: what is drawn, where it was logged.
       baseline: of the quantity.
       log: whether its axis is logarithmic; then nothing is cut off.
+      loss_unit: what the loss is counted in, if that is what is drawn.
     """
     figure = Figure(figsize=(11, 4), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
@@ -130,13 +134,18 @@ def draw_runs(
         axis.set_title("training" if split == "train" else split)
         axis.set_xlabel("step")
         axis.legend(frameon=False)
-    axes[0].set_ylabel(quantity.replace("_", " "))
+    axes[0].set_ylabel(_with_unit(quantity, loss_unit))
     figure.suptitle(title)
     if log:
         axes[0].set_yscale("log")
     else:
         _cut_off(axes[0], runs, quantity)
     figure.savefig(path, dpi=120)
+
+
+def _with_unit(quantity: str, loss_unit: str) -> str:
+    unit = f", {loss_unit}" if quantity == "loss" and loss_unit else ""
+    return quantity.replace("_", " ") + unit
 
 
 def _cut_off(axis, runs: Mapping[str, Sequence[dict]], quantity: str) -> None:
@@ -149,7 +158,8 @@ def _cut_off(axis, runs: Mapping[str, Sequence[dict]], quantity: str) -> None:
         for name in names
         if name in row and row["step"] >= start
     ]
-    if values:
+    # of one value there is nothing to see more of
+    if values and min(values) < max(values):
         margin = 0.05 * (max(values) - min(values))
         axis.set_ylim(min(values) - margin, max(values) + margin)
 

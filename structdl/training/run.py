@@ -114,8 +114,9 @@ class Run:
             )
         if self.stopping != "none" and not 0 < self.eval_every <= self.num_steps:
             raise InputError(
-                f"--stopping {self.stopping} needs validations: --eval-every is {self.eval_every} "
-                f"of {self.num_steps} steps."
+                f"--stopping {self.stopping} needs validations, and --eval-every is "
+                f"{self.eval_every} of {self.num_steps} steps: give an --eval-every of 1 to "
+                "--num-steps, or --stopping none."
             )
 
 

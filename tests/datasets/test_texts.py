@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 import zipfile
 from pathlib import Path
 
@@ -159,6 +160,10 @@ def test_penn_treebank_by_hand(write_ptb, folder):
     assert characters.vocabulary == tuple("\n <>Nackmnostu")
     parts = ["".join(decode(part, characters.vocabulary)) for part in characters[:3]]
     assert parts == ["a cat <unk> N \nsat on a mat \n", "a mat sat \n", "N cat \non <unk> \n"]
+
+
+def test_the_archive_is_that_of_a_commit():
+    assert re.search(r"/archive/[0-9a-f]{40}\.zip$", penn_treebank.RAW_ARCHIVE.url)
 
 
 def test_unknown_level():

@@ -332,10 +332,15 @@ def test_a_killed_command_resumes_bit_for_bit(tmp_path):
     assert logs[0] == logs[1]
 
 
-def test_a_reader_that_leaves_ends_a_list_in_silence():
+@pytest.mark.parametrize("prints", ["a list", "a summary"])
+def test_a_reader_that_leaves_ends_it_in_silence(prints, tmp_path):
+    options = ["--list-presets"]
+    if prints == "a summary":
+        run(tmp_path)
+        options = ["karate", "--workdir", str(tmp_path), *SHORT]
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "experiments.node_classification", "--list-presets"]
+    command = [sys.executable, "-m", "experiments.node_classification", *options]
     result = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
     assert result.stderr == b""

@@ -322,6 +322,7 @@ def test_the_least_loss_of_the_readme():
         (["--batch-size", "100000"], "--batch-size is 100000"),
         (["--prompt", "Hamlet"], "'H' at position 0"),
         (["--temperature", "-1"], "--temperature is -1"),
+        (["--embedding-dropout", "-0.5"], "--embedding-dropout is -0.5"),
         (["--parameters", "1000"], "give --parameters 0"),
     ],
 )

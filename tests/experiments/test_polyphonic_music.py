@@ -146,6 +146,7 @@ def test_the_least_loss_of_the_readme():
     [
         (["--dataset", "jsb"], "--dataset is 'jsb'"),
         (["--max-time", "1"], "--max-time is 1"),
+        (["--weight-noise", "-1"], "--weight-noise is -1"),
         (["--batch-size", "201"], "--batch-size is 201"),
         (["--parameters", "18500"], "give --model.hidden 46, or give --parameters 0"),
     ],

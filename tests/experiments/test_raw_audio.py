@@ -265,6 +265,7 @@ def test_the_least_loss_of_the_readme():
     ("words", "message"),
     [
         (["--dataset", "digits"], "--dataset is 'digits'"),
+        (["--weight-noise", "nan"], "--weight-noise is nan"),
         (["--max-steps", "0"], "--max-steps is 0"),
         (["--max-samples", "29"], "--max-samples is 29"),
         (["--batch-size", "201"], "--batch-size is 201"),

@@ -55,6 +55,9 @@ def test_a_sequence_is_read_out_at_its_own_end_and_padding_changes_nothing(confi
     for row, length in enumerate(LENGTHS[:3]):
         np.testing.assert_allclose(found[1][row], every[row, length - 1], rtol=1e-5, atol=1e-6)
     chex.assert_trees_all_equal(found, answers_and_gradient(variables, x, jnp.asarray(LENGTHS)))
+    # lengths that are traced cannot be refused: those beyond the array are all of it
+    beyond = np.where(LENGTHS == TIME, TIME + 2, LENGTHS)
+    chex.assert_trees_all_equal(found, answers_and_gradient(variables, padded, jnp.asarray(beyond)))
 
 
 @each_model

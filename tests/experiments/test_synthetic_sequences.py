@@ -1,12 +1,14 @@
 """The adding problem and copy memory on short sequences."""
 
 import dataclasses
+from pathlib import Path
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from experiments.sequence_model import GRUConfig, TCNConfig
 from experiments.synthetic_sequences.data import PROBLEMS, baseline
@@ -152,9 +154,19 @@ def test_a_run_that_goes_on_equals_one_that_was_not_interrupted(resumed_equals_w
     assert pictures == {"learning_curves.png", "models.png", "answers.png"}
 
 
-def test_the_answers_of_the_adding_problem_are_drawn(tmp_path):
-    draw_sums(np.array([0.5, 1.5]), np.array([0.6, 1.4]), "sums", tmp_path / "answers.png")
-    assert (tmp_path / "answers.png").stat().st_size > 1000
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are saved."""
+    saved = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, dpi: saved.append(figure))
+    return saved
+
+
+def test_the_answers_of_the_adding_problem_are_drawn_against_the_sums(drawn):
+    draw_sums(np.array([0.5, 1.5]), np.array([0.6, 1.4]), "sums", Path("none.png"))
+    (axis,) = drawn[0].axes
+    *_, dots = axis.get_lines()
+    np.testing.assert_array_equal(dots.get_xydata(), [[0.5, 0.6], [1.5, 1.4]])
 
 
 def test_symbols_are_one_hot(config):
@@ -163,14 +175,26 @@ def test_symbols_are_one_hot(config):
     np.testing.assert_array_equal(found, np.eye(10)[[[9, 0]]])
 
 
-def test_accuracy_against_length_is_of_the_rows_that_have_it(tmp_path):
-    row = {"preset": "tcn-copy", "system": "TCN", "metric": "test_accuracy", "mean": 1, "std": 0}
-    others = [row | {"preset": "tcn-copy-1000", "dataset": "copy memory, T = 1000"}]
-    draw_lengths(others, tmp_path / "lengths.png")
-    assert not (tmp_path / "lengths.png").exists()
-    rows = [row | {"dataset": f"copy memory, {length} length"} for length in (20, 100)]
-    draw_lengths(others + rows, tmp_path / "lengths.png")
-    assert (tmp_path / "lengths.png").stat().st_size > 1000
+def test_accuracy_against_length_is_of_the_rows_that_have_it(drawn):
+    row = {"preset": "tcn-copy", "system": "TCN", "metric": "test_accuracy", "std": 0.01}
+    rows = [
+        row | {"dataset": f"copy memory, {n} length", "mean": m} for n, m in ((100, 1), (20, 0.9))
+    ]
+    rows += [rows[0] | {"preset": "gru-copy", "system": "GRU", "mean": 0.125}]
+    others = [rows[0] | {"metric": "test_loss"}]
+    others += [row | {"preset": "tcn-copy-1000", "dataset": "copy memory, T = 1000", "mean": 1}]
+    draw_lengths(others, Path("none.png"))
+    assert drawn == []
+    draw_lengths(others + rows, Path("none.png"))
+    (axis,) = drawn[0].axes
+    lines = {
+        container.get_label(): container.lines[0].get_xydata().tolist()
+        for container in axis.containers
+    }
+    assert lines == {"TCN": [[20, 90], [100, 100]], "GRU": [[100, 12.5]]}
+    (chance,) = (line for line in axis.get_lines() if line.get_label() == "without memory")
+    assert set(chance.get_ydata()) == {12.5}
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["20", "100"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from structdl.errors import InputError
 from structdl.recurrent.cells import GRUParams, LSTMParams, RNNParams
 from structdl.recurrent.layers import gru_layer, lstm_layer, rnn_layer
 from structdl.recurrent.stacked import GRU, LSTM, RNN, run_stack
@@ -206,6 +207,15 @@ def test_seeds_under_vmap():
     jax.tree.map(
         lambda a, e: np.testing.assert_allclose(a[1], e, rtol=1e-4, atol=1e-5), together, alone
     )
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_network_of_nothing_is_refused(name):
+    xs = normal(0, BATCH, TIME, IN_FEATURES)
+    with pytest.raises(InputError, match="num_layers is 0"):
+        init(MODULES[name](HIDDEN, num_layers=0), xs)
+    with pytest.raises(InputError, match="features is 0"):
+        init(MODULES[name](0), xs)
 
 
 def test_a_carry_of_other_layers_is_refused():

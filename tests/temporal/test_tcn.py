@@ -161,6 +161,18 @@ def test_lengths_that_no_sequence_has_are_refused():
     model, variables, x = make_model()
     with pytest.raises(InputError, match=r"lengths\[1\] = 13"):
         model.apply(variables, x, train=False, lengths=jnp.array([1, TIME + 1, 2]))
+    with pytest.raises(AssertionError):  # one length would be that of all three
+        model.apply(variables, x, train=False, lengths=jnp.array([2]))
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({"kernel_size": 0}, "kernel_size = 0"), ({"dilations": (1, 0)}, r"dilations\[1\] = 0")],
+)
+def test_sizes_that_are_none_are_refused(options, name):
+    model = TCN((4, 4), **{"kernel_size": 3, "warn_beyond": False} | options)
+    with pytest.raises(InputError, match=name):
+        model.init(jax.random.key(0), random(BATCH, TIME, IN_FEATURES), train=False)
 
 
 def test_a_batch_divided_over_devices_is_not_gathered():

@@ -68,6 +68,18 @@ def test_a_baseline_is_a_dotted_line_and_a_loss_may_be_logarithmic(drawn):
     np.testing.assert_allclose(drawn[2].axes[0].get_ylim(), (0.85, 4.15))
 
 
+def test_a_loss_has_its_unit_and_other_quantities_have_none(drawn):
+    quantities = ("loss", "auc")
+    arguments = ROWS[2:], "a run", Path("none.png")
+    curves.draw_learning_curves(*arguments, quantities=quantities, loss_unit="nats a step")
+    assert [axis.get_ylabel() for axis in drawn[0].axes] == ["loss, nats a step", "auc"]
+    for quantity in quantities:
+        arguments = {"a run": ROWS}, "runs", Path("none.png")
+        curves.draw_runs(*arguments, quantity=quantity, loss_unit="nats a step")
+    labels = [figure.axes[0].get_ylabel() for figure in drawn[1:]]
+    assert labels == ["loss, nats a step", "auc"]
+
+
 @pytest.fixture
 def make_run(tmp_path):
     """Writes the folder of a run, which logged one row, as many seconds after another as told."""

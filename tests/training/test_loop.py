@@ -201,7 +201,8 @@ def test_calls_cover_every_step_and_validate_at_multiples():
     [
         (dict(num_seeds=0), "--num-seeds is 0"),
         (dict(eval_every=3, steps_per_call=7), "one a multiple of the other"),
-        (dict(eval_every=0, stopping="patience"), "needs validations"),
+        (dict(eval_every=0, stopping="patience"), "needs validations.* or --stopping none"),
+        (dict(eval_every=5, num_steps=3, stopping="patience"), "--eval-every is 5 of 3 steps"),
     ],
 )
 def test_a_run_that_cannot_be_is_refused(regression, options, words):
