@@ -105,14 +105,15 @@ def _spent(cells: list[Cell], field: str) -> str:
 
 
 def _header(protocol: Mapping[str, Any], provenance: Mapping[str, str]) -> str:
-    spaces = "; ".join(
-        f"{name}: {', '.join(f'{key} {low:g} to {high:g}' for key, (low, high) in space.items())}"
-        for name, space in protocol["optimizers"].items()
-    )
+    spaces: dict[str, list[str]] = {}
+    for name, space in protocol["optimizers"].items():
+        words = ", ".join(f"{key} {low:g} to {high:g}" for key, (low, high) in space.items())
+        spaces.setdefault(words, []).append(name)
+    searched = "; ".join(f"{words} ({', '.join(names)})" for words, names in spaces.items())
     tasks = [f"{name}, {its['num_steps']} steps" for name, its in protocol["tasks"].items()]
     facts = [
         f"- tasks: {'; '.join(tasks)}",
-        f"- searched, logarithms drawn quasi-randomly: {spaces}",
+        f"- searched, logarithms drawn quasi-randomly: {searched}",
         f"- {protocol['trials']} trials of each optimizer on each problem, chosen by validation "
         f"loss; then {protocol['num-seeds']} seeds, the same ones for all",
         *(f"- {name}: {value}" for name, value in provenance.items()),
