@@ -20,6 +20,8 @@ class Case(NamedTuple):
       units: how many of the named thing one call of a side does: steps, say. By side; else 1.
       whole_process: whether a call starts a process of its own: it is not warmed up, and is
         repeated less often.
+      own_clock: whether a call returns its seconds itself, say because it does a part of the work
+        and reckons what all of it takes.
     """
 
     name: str
@@ -27,3 +29,4 @@ class Case(NamedTuple):
     goals: Mapping[str, float] = {}
     units: Mapping[str, int] = {}
     whole_process: bool = False
+    own_clock: bool = False

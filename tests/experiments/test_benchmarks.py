@@ -44,7 +44,15 @@ def test_sides_are_measured_in_turn_and_set_in_ratio(known):
 
 def test_what_a_side_dies_of_is_said(known):
     with pytest.raises(InputError, match=r"sleeper .*dies.* failed: ValueError: no bed"):
-        alternate("known_benchmarks", known[1], threads=1, rounds=1)
+        alternate("known_benchmarks", known[2], threads=1, rounds=1)
+
+
+def test_a_side_may_say_its_seconds_itself(known):
+    case = known[1]
+    assert alternate("known_benchmarks", case, threads=1, rounds=2) == {
+        "structdl": [200.0, 200.0],
+        "slower": [3000.0, 3000.0],
+    }
 
 
 def test_an_unknown_case_is_refused(capsys):
