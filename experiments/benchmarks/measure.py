@@ -18,7 +18,8 @@ from structdl.errors import InputError
 from structdl.training import ledger
 
 DIRECTORY = Path(__file__).parent
-FAMILIES = ("graphs", "sequences")
+FAMILIES = ("graphs", "sequences", "optimizers")
+VERSIONS = ("jax", "optax", "torch", "torch-geometric")
 KEY = ("family", "case", "peer", "device", "threads")
 
 
@@ -66,7 +67,7 @@ def measure_family(options: argparse.Namespace) -> list[dict[str, Any]]:
         "family": options.family,
         "threads": options.threads,
         "device": f"{platform.machine()} CPU, {os.cpu_count()} cores",
-        "versions": {name: metadata.version(name) for name in ("jax", "torch", "torch-geometric")},
+        "versions": {name: metadata.version(name) for name in VERSIONS},
         "commit": ledger.provenance(DIRECTORY),
         "date": ledger.today(),
     }
