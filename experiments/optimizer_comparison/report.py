@@ -40,7 +40,7 @@ LANDSCAPE_PICTURES = {
     "trajectories.png": "Paths at the chosen settings: from the dot to the star, or away from the "
     "cross.",
     "surfaces.png": f"All at a learning rate of {LEARNING_RATE}.",
-    "saddle.png": "The saddle x^2 - y^2.",
+    "saddle.png": "The saddle x^2 - y^2. Much noise delays the rules that divide by it.",
     "descent.gif": "The same as a film.",
 }
 
@@ -149,7 +149,8 @@ def _lecture(lecture: Lecture) -> str:
         f"## What a lecture says, at a learning rate of {LEARNING_RATE} for all\n\n"
         f"{_table(header, rows)}\n\n"
         f"On {BOWL}: how far a path goes beyond the minimum, in parts of the way there, and what "
-        "step a gradient of one makes at the end against the beginning (below 1: it slows down). "
+        "step a gradient of one makes at the end against the beginning: below 1 it slows down, "
+        "above 1 steps are carried on, or scaled up, where the gradient has nearly vanished. "
         "On the saddle: the step at which its height is below -1, beginning beside the ridge, "
         "and on the ridge itself without and with noise in the gradient (medians)."
     )
