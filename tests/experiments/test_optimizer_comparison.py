@@ -239,6 +239,7 @@ def trained(tmp_path_factory):
     return workload, jobs, workload.run("adam", jobs, tmp_path_factory.mktemp("task"))
 
 
+@pytest.mark.slow
 class TestTasks:
     def test_a_job_is_the_presets_training_with_another_optimizer(self, trained):
         _, (_, job), (_, outcome) = trained
@@ -323,6 +324,7 @@ def test_evaluations_that_are_not_known_are_not_added_up(records):
     assert "| unknown |" in scores_table(summary)
 
 
+@pytest.mark.slow
 def test_what_the_lecture_says_holds():
     lecture = hold_lecture(tuple(UPDATE_RULES), 1000)
     bowl = LANDSCAPES["quadratic 1e2"]
@@ -349,6 +351,7 @@ def test_what_the_lecture_says_holds():
         assert np.isfinite(steps[1:-1]).all()
 
 
+@pytest.mark.slow
 def test_the_command_line_leaves_a_report(tmp_path, capsys):
     config = Config(
         tasks=(f"landscapes:{STEPS}",),
