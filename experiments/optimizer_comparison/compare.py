@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -72,11 +73,13 @@ def compare(config: Config) -> Path:
     """Runs a study, writes its report and prints its scores; returns its folder.
 
     Raises:
-      InputError: see `parse_spaces`, `task_workload`, `run_study`; a target out of its range.
+      InputError: see `parse_spaces`, `task_workload`, `run_study`; a target out of its range; a
+        report's name that is a path.
     """
     keep_compiled_programs()
     keep_freed_memory()
     if config.record:
+        _require_name(config.record)
         ledger.require_clean_tree(HERE)
     if not 0 < config.target < 1:
         raise InputError(f"--target is {config.target}: give a part of the way, between 0 and 1.")
@@ -112,6 +115,15 @@ def kept_scores() -> str:
     )
 
 
+def _require_name(record: str) -> None:
+    """What is kept under a name replaces the folder of that name, which no path may lead out of."""
+    if not re.fullmatch(r"\w[\w.-]*", record):
+        raise InputError(
+            f"--record is {record!r}: give a name of letters, digits, dots and dashes; the report "
+            f"is kept in {HERE.name}/{REPORTS}/NAME."
+        )
+
+
 def _keep(path: Path, kept: Path) -> None:
     """Copies a report and its pictures, without the runs that it was made of."""
     shutil.rmtree(kept, ignore_errors=True)
@@ -125,7 +137,7 @@ def _workload(words: str, data: DataConfig) -> Workload:
     name, *steps = words.split(":")
     if name != LANDSCAPES:
         return task_workload(words, data)
-    if steps and not (len(steps) == 1 and steps[0].isdigit()):
+    if steps and not (len(steps) == 1 and steps[0].isdecimal()):
         raise InputError(f"--tasks has {words!r}, which is not of the form {LANDSCAPES}[:STEPS]")
     return landscape_workload(int(steps[0]) if steps else LANDSCAPE_STEPS)
 

@@ -77,7 +77,7 @@ def task_workload(words: str, data: DataConfig) -> Workload:
 def _number(words: str, steps: Sequence[str], default: int) -> int:
     if not steps:
         return default
-    if len(steps) > 1 or not steps[0].isdigit():
+    if len(steps) > 1 or not steps[0].isdecimal():
         raise InputError(
             f"--tasks has {words!r}, which is not of the form EXPERIMENT:PRESET[:STEPS]"
         )

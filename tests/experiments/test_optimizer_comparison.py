@@ -394,6 +394,9 @@ def test_the_command_line_leaves_a_report(tmp_path, capsys):
         (["--target", "2"], "--target is 2.0"),
         (["--tasks", "landscapes:10"], "is 10: it must be at least"),
         (["--tasks", "landscapes:x"], "landscapes[:STEPS]"),
+        (["--tasks", "landscapes:²"], "landscapes[:STEPS]"),
+        (["--record", "../old"], "give a name"),
+        (["--record", "/tmp"], "give a name"),
         (["--tasks", "node_classification:karate"], "validations"),
     ],
 )
