@@ -72,19 +72,21 @@ def run_study(study: Study, path: Path, *, overwrite: bool = False) -> list[Reco
 
     Raises:
       InputError: the folder is in use, or holds a study of another protocol; no trials or seeds;
-        a problem on which every trial of every optimizer diverged.
+        one task twice; a problem on which every trial of every optimizer diverged.
     """
+    _require_different(study.workloads)
     require_at_least("--trials", study.num_trials, 1)
     require_at_least("--num-seeds", study.num_seeds, 1)
     with _opened(path, study.protocol(), overwrite):
         records: list[Record] = []
         stages = [(workload, name) for workload in study.workloads for name in study.spaces]
+        last = list(study.spaces)[-1]
         for workload, name in tqdm(stages, unit="optimizer", disable=None):
             for phase in (TRIAL, SEED):
                 records += _stage(study, workload, name, phase, records, path)
-    for workload in study.workloads:
-        for problem in workload.problems:
-            _require_survivor(problem, records)
+            if name == last:  # not after tasks that may take hours more
+                for problem in workload.problems:
+                    _require_survivor(problem, records)
     return records
 
 
@@ -153,6 +155,17 @@ def _jobs(
         if record
         for number in range(study.num_seeds)
     ]
+
+
+def _require_different(workloads: Sequence[Workload]) -> None:
+    """Records are kept by a task's name: of two the second would find those of the first."""
+    names = [workload.name for workload in workloads]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(
+                f"--tasks has {name} more than once: give each task once, or a study of its own "
+                "for each number of steps."
+            )
 
 
 def _require_survivor(problem: str, records: Sequence[Record]) -> None:

@@ -19,6 +19,7 @@ from experiments.optimizer_comparison.lecture import hold_lecture, overshoot, sl
 from experiments.optimizer_comparison.report import scores_table
 from experiments.optimizer_comparison.search import (
     DEFAULT_SPACE,
+    RATE,
     Range,
     optimizer_config,
     parse_spaces,
@@ -28,7 +29,7 @@ from experiments.optimizer_comparison.search import (
 from experiments.optimizer_comparison.study import SEED, TRIAL, Study, chosen_trial, run_study
 from experiments.optimizer_comparison.summary import summarize
 from experiments.optimizer_comparison.task_runs import task_workload
-from experiments.optimizer_comparison.workload import Job, evaluates_objective
+from experiments.optimizer_comparison.workload import Job, Workload, evaluates_objective
 from structdl.errors import InputError
 from structdl.training.logging import Stopwatch
 from structdl.training.loop import fit
@@ -218,6 +219,12 @@ class TestStudy:
         found = run_study(small_study(("sgd",), num_trials=5), tmp_path, overwrite=True)
         assert len(found) == len(LANDSCAPES) * 7
 
+    def test_one_task_of_two_lengths_is_refused(self, tmp_path):
+        study = small_study(workloads=[landscape_workload(STEPS), landscape_workload(2 * STEPS)])
+        with pytest.raises(InputError, match="landscapes more than once"):
+            run_study(study, tmp_path)
+        assert not list(tmp_path.iterdir())
+
     def test_a_folder_of_something_else_is_refused(self, tmp_path):
         (tmp_path / "thesis.tex").write_text("years of work")
         for overwrite in (False, True):
@@ -230,6 +237,15 @@ class TestStudy:
         with pytest.raises(InputError, match=r"quadratic 1 every trial .* sgd.learning_rate="):
             run_study(study, tmp_path)
         assert (tmp_path / "runs" / "landscapes-sgd-trial.jsonl").exists()
+
+    def test_what_ends_a_study_ends_it_before_the_next_task(self, tmp_path):
+        def run(name, jobs, folder):
+            raise AssertionError("nobody reads what comes of this")
+
+        late = Workload("late", ("late",), run, {"num_steps": 1})
+        workloads, spaces = [landscape_workload(STEPS), late], {"sgd": {RATE: Range(1e4, 1e5)}}
+        with pytest.raises(InputError, match="every trial of every optimizer diverged"):
+            run_study(small_study(workloads=workloads, spaces=spaces), tmp_path)
 
 
 @pytest.fixture(scope="module")
