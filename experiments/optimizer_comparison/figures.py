@@ -64,7 +64,8 @@ def _draw_grid(summary: Summary, draw_cell: Callable, x: str, y: str, path: Path
 def _losses(cell: Cell) -> list[float]:
     """Those that an axis should show: of trials at most where a run begins."""
     curves = [loss for record in cell.seeds for loss in record.outcome.validation]
-    top = max((record.outcome.validation[0] for record in cell.seeds), default=np.inf)
+    firsts = (record.outcome.validation[:1] for record in cell.seeds)  # none of an early divergence
+    top = max((loss for first in firsts for loss in first), default=np.inf)
     ends = [record.outcome.selected for record in cell.trials]
     return [loss for loss in [*curves, *ends] if np.isfinite(loss) and loss <= top]
 

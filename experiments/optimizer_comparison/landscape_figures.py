@@ -134,7 +134,8 @@ def draw_saddle(lecture: Lecture, colours: Colours, path: Path) -> None:
         medians = np.median(steps, axis=1)
         right.plot(NOISES[1:], medians[1:], marker=".", color=colours[optimizer], label=optimizer)
     right.set_xscale("log")
-    right.set_yscale("log")
+    if any(np.isfinite(np.median(steps, axis=1)[1:]).any() for steps in lecture.escapes.values()):
+        right.set_yscale("log")  # which an axis without any point cannot be
     right.set_xlabel("standard deviation of the gradient's noise")
     right.set_ylabel("median steps until the saddle is left")
     stay = all(np.isinf(steps[0]).all() for steps in lecture.escapes.values())

@@ -86,7 +86,8 @@ def _relative(times: np.ndarray) -> np.ndarray:
     least = np.min(times, axis=0)
     relative = np.full(times.shape, np.inf)
     solved = np.isfinite(least)
-    relative[:, solved] = times[:, solved] / least[solved]
+    # a start that counts as solved takes no step, and one is no more than the fastest needs
+    relative[:, solved] = np.maximum(times[:, solved], 1) / np.maximum(least[solved], 1)
     return relative
 
 

@@ -11,11 +11,19 @@ import pytest
 from scipy import stats
 
 import experiments
-from experiments.optimizer_comparison import scores
+from experiments.optimizer_comparison import figures, landscape_figures, scores
 from experiments.optimizer_comparison.compare import Config, compare, main
+from experiments.optimizer_comparison.descent import Descent
 from experiments.optimizer_comparison.landscape_runs import landscape_workload
 from experiments.optimizer_comparison.landscapes import LANDSCAPES
-from experiments.optimizer_comparison.lecture import hold_lecture, overshoot, slowing, steps_until
+from experiments.optimizer_comparison.lecture import (
+    NOISES,
+    Lecture,
+    hold_lecture,
+    overshoot,
+    slowing,
+    steps_until,
+)
 from experiments.optimizer_comparison.report import scores_table
 from experiments.optimizer_comparison.search import (
     DEFAULT_SPACE,
@@ -125,6 +133,10 @@ class TestScores:
         fine = np.linspace(1, 4, 30001)
         area = np.trapezoid(scores.performance_profile(times, fine), fine, axis=1) / 3
         np.testing.assert_allclose(scores.profile_area(times), area, atol=1e-4)
+
+    def test_a_problem_solved_at_its_start_is_solved(self):
+        times = np.array([[0.0, 4.0], [3.0, 4.0]])
+        np.testing.assert_array_equal(scores.profile_area(times), [1.0, (1 / 3 + 1) / 2])
 
     def test_ranks_are_scipys(self):
         losses = np.random.default_rng(0).integers(0, 4, (5, 20)).astype(float)
@@ -397,6 +409,26 @@ def test_the_command_line_leaves_a_report(tmp_path, capsys):
         ends = [each["selected"] for each in its if each["problem"] == row["problem"]]
         if None not in ends:
             np.testing.assert_allclose(float(row["validation_mean"]), np.mean(ends))
+
+
+def test_pictures_of_what_goes_wrong(records, tmp_path):
+    """A seed that diverged before its first validation, and descents that never leave a saddle."""
+    outcome = records[0].outcome._replace(
+        steps=[], validation=[], selected=math.inf, test={}, taken=0, diverged=True
+    )
+    early = [
+        record._replace(outcome=outcome) if record.phase == SEED and record.number == 0 else record
+        for record in records
+        if record.job.problem == "Beale"
+    ]
+    summary = summarize(early, 0.02)
+    assert [cell.diverged[1] for cell in summary.of("Beale")] == [1, 1]
+    figures.draw_study(summary, tmp_path)
+    stays = np.full((len(NOISES), 3), math.inf)
+    still = Descent(np.array([[1.0, 0.0], [0.5, 0.0]]), np.array([1.0, 0.25]), 1, False)
+    lecture = Lecture({"saddle": {"sgd": still}}, {"sgd": stays})
+    landscape_figures.draw_saddle(lecture, {"sgd": "C0"}, tmp_path / "saddle.png")
+    assert len(list(tmp_path.glob("*.png"))) == 6
 
 
 @pytest.mark.parametrize(
