@@ -1,6 +1,7 @@
 """Which hyperparameters are searched, between which bounds, and the trials that are made there."""
 
 import dataclasses
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -56,7 +57,8 @@ def parse_spaces(optimizers: Sequence[str], ranges: Sequence[str]) -> dict[str, 
 
     Raises:
       InputError: no optimizers; an unknown one; a word that is none, of another optimizer, of a
-        hyperparameter that the optimizer does not take, or of a range without anything in it.
+        hyperparameter that the optimizer does not take or that is no number, or of a range without
+        anything in it.
     """
     if not optimizers:
         raise InputError("there is no optimizer to compare: name some after --optimizers.")
@@ -72,8 +74,20 @@ def parse_spaces(optimizers: Sequence[str], ranges: Sequence[str]) -> dict[str, 
     spaces = {name: DEFAULT_SPACE | found.get(name, {}) for name in optimizers}
     for name, space in spaces.items():
         lows = {each: range_.low for each, range_ in space.items()}
-        make_optimizer(with_hyperparams(optimizer_config(name), lows))
+        config = with_hyperparams(optimizer_config(name), lows)
+        make_optimizer(config)
+        _require_numbers(name, config)
     return spaces
+
+
+def _require_numbers(name: str, config: OptimizerConfig) -> None:
+    """optax would take a number for a switch, until it is traced."""
+    parameters = inspect.signature(available_optimizers()[config.name]).parameters
+    for each, value in config.kwargs.items():
+        if isinstance(parameters[each].default, bool) and not isinstance(value, bool):
+            raise InputError(
+                f"--search has {name}.{each}, which is on or off: only numbers are searched."
+            )
 
 
 def _range(word: str, match: re.Match) -> Range:

@@ -77,6 +77,7 @@ def run_study(study: Study, path: Path, *, overwrite: bool = False) -> list[Reco
     _require_different(study.workloads)
     require_at_least("--trials", study.num_trials, 1)
     require_at_least("--num-seeds", study.num_seeds, 1)
+    require_at_least("--search-seed", study.search_seed, 0)
     with _opened(path, study.protocol(), overwrite):
         records: list[Record] = []
         stages = [(workload, name) for workload in study.workloads for name in study.spaces]
