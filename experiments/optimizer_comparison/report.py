@@ -25,13 +25,15 @@ from experiments.optimizer_comparison.lecture import (
 )
 from experiments.optimizer_comparison.scores import bootstrap_ranks, profile_area
 from experiments.optimizer_comparison.summary import Cell, Summary
+from structdl.training.metrics import summarize
 
 REPORT, SCORES, CSV = "report.md", "scores.md", "results.csv"
 PICTURES = {
     "curves": "Validation loss at the chosen setting: medians, bands from the first to the ninth "
     "decile of the seeds.",
     "sensitivity": "Validation loss of every trial; crosses diverged, rings were chosen.",
-    "budget": "The least validation loss that so many trials are expected to find.",
+    "budget": "The least validation loss that so many trials are expected to find; a line begins "
+    "where they are more than those that diverged.",
     "profile": "On which share of the problems an optimizer takes at most so many times the steps "
     "of the fastest one.",
     "ranks": "Mean ranks.",
@@ -57,6 +59,8 @@ def write_report(
     _write_csv(summary, folder / CSV)
     (folder / SCORES).write_text(scores_table(summary) + "\n")
     figures.draw_study(summary, folder)
+    for name in LANDSCAPE_PICTURES:  # of a study that was overwritten by one without landscapes
+        (folder / name).unlink(missing_ok=True)
     parts = [_header(protocol, provenance), _scores(summary)]
     parts += [f"![{name}]({name}.png)\n\n{words}" for name, words in PICTURES.items()]
     if LANDSCAPES_TASK in protocol["tasks"]:
@@ -127,9 +131,10 @@ def _scores(summary: Summary) -> str:
         f"{scores_table(summary)}\n\n"
         "The profile's area is the mean over r from 1 to 4 of the share of problems on which an "
         "optimizer takes at most r times the steps of the fastest to the target (AlgoPerf); the "
-        "target is the best optimizer's validation loss and a part of the way back to the start. "
-        "Ranks are those of the validation loss at the chosen setting; a seed that diverged has "
-        "the last. Gradients are evaluations, unknown for line searches."
+        f"target is the best optimizer's validation loss and {summary.share:g} of the way from "
+        "there back to the largest loss of a first validation. Ranks are those of the validation "
+        "loss at the chosen setting; a seed that diverged has the last. Gradients are "
+        "evaluations, unknown for line searches."
     )
 
 
@@ -190,12 +195,11 @@ def _chosen(cell: Cell) -> str:
 
 def _spread(values: np.ndarray) -> str:
     """Mean and standard deviation of what is finite, and how many are not."""
-    finite = values[np.isfinite(values)]
-    if not len(finite):
+    its = summarize(values)
+    if its["mean"] is None:
         return "none"
-    deviation = np.std(finite, ddof=1) if len(finite) > 1 else 0.0
-    gone = len(values) - len(finite)
-    return f"{np.mean(finite):.4g} ± {deviation:.2g}" + (f" ({gone} diverged)" if gone else "")
+    gone = len(values) - its["count"]
+    return f"{its['mean']:.4g} ± {its['std']:.2g}" + (f" ({gone} diverged)" if gone else "")
 
 
 def _steps(number: float) -> str:
@@ -216,16 +220,16 @@ def _write_csv(summary: Summary, path: Path) -> None:
 
 def _row(summary: Summary, key: tuple[str, str]) -> dict[str, Any]:
     cell = summary.cells[key]
-    finite = cell.ends[np.isfinite(cell.ends)]
-    tests = {}
+    validation, tests = summarize(cell.ends), {}
     for metric in next((each.outcome.test for each in cell.seeds if each.outcome.test), {}):
-        tests[metric] = [float(np.mean(cell.test(metric))), float(np.std(cell.test(metric)))]
+        its = summarize(cell.test(metric))
+        tests[metric] = [its["mean"], its["std"]]
     return {
         "problem": cell.problem,
         "optimizer": cell.optimizer,
         "hyperparams": json.dumps(cell.chosen.job.hyperparams if cell.chosen else None),
-        "validation_mean": np.mean(finite) if len(finite) else "",
-        "validation_std": np.std(finite) if len(finite) else "",
+        "validation_mean": validation["mean"],
+        "validation_std": validation["std"],
         "test_mean_std": json.dumps(tests),
         "target": summary.targets[cell.problem],
         "median_steps_to_target": cell.steps_to_target,

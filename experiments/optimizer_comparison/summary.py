@@ -54,12 +54,14 @@ class Summary(NamedTuple):
     Fields:
       cells: by (problem, optimizer).
       targets: the loss that counts as solved, by problem.
+      share: of the way back to the start that these leave.
     """
 
     problems: list[str]
     optimizers: list[str]
     cells: dict[tuple[str, str], Cell]
     targets: dict[str, float]
+    share: float
 
     def of(self, problem: str) -> list[Cell]:
         """A problem's cells, in the order of the optimizers."""
@@ -105,7 +107,7 @@ def summarize(records: Sequence[Record], share: float) -> Summary:
                 chosen_trial(records, problem, name),
                 _median_steps(seeds[name], goal),
             )
-    return Summary(problems, optimizers, cells, targets)
+    return Summary(problems, optimizers, cells, targets, share)
 
 
 def _target(seeds: dict[str, list[Record]], share: float) -> float:

@@ -33,7 +33,7 @@ def task_workload(words: str, data: DataConfig) -> Workload:
 
     The preset's model, data, batches, schedule and clipping stay; its optimizer, its learning rate
     and its stopping rule do not: all runs take all steps, and the parameters of the best validation
-    are tested.
+    are tested, by the rule "patience".
 
     Raises:
       InputError: an unknown experiment or preset, with the nearest names; steps that are no

@@ -24,7 +24,7 @@ from experiments.optimizer_comparison.lecture import (
     slowing,
     steps_until,
 )
-from experiments.optimizer_comparison.report import scores_table
+from experiments.optimizer_comparison.report import scores_table, write_report
 from experiments.optimizer_comparison.search import (
     DEFAULT_SPACE,
     RATE,
@@ -410,6 +410,19 @@ def test_the_command_line_leaves_a_report(tmp_path, capsys):
         ends = [each["selected"] for each in its if each["problem"] == row["problem"]]
         if None not in ends:
             np.testing.assert_allclose(float(row["validation_mean"]), np.mean(ends))
+            np.testing.assert_allclose(float(row["validation_std"]), np.std(ends, ddof=1))
+            test = json.loads(row["test_mean_std"])["gap"]
+            np.testing.assert_allclose(test, [np.mean(ends), np.std(ends, ddof=1)])
+    assert "and 0.02 of the way" in report
+
+
+def test_a_report_without_landscapes_has_none_of_their_pictures(records, tmp_path):
+    (tmp_path / "descent.gif").write_bytes(b"of the study before")
+    summary = summarize([each for each in records if each.job.problem == "Beale"], 0.1)
+    protocol = small_study(workloads=[]).protocol()
+    write_report(summary, protocol, {}, tmp_path)
+    assert not (tmp_path / "descent.gif").exists()
+    assert "and 0.1 of the way" in (tmp_path / "report.md").read_text()
 
 
 def test_pictures_of_what_goes_wrong(records, tmp_path):
