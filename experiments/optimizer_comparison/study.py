@@ -1,20 +1,18 @@
 """The protocol: as many trials for every optimizer, a choice by validation, then paired seeds."""
 
-import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import filelock
 import numpy as np
 from tqdm import tqdm
 
 from experiments.optimizer_comparison.search import Space, quasi_random
 from experiments.optimizer_comparison.workload import Job, Outcome, Workload
 from structdl.errors import InputError, require_at_least
-from structdl.training.workdir import naming_workdir, read_json, write_json
+from structdl.training.workdir import held, naming_workdir, read_json, write_json
 
 PROTOCOL, RUNS, UNFINISHED = "protocol.json", "runs", "unfinished"
 TRIAL, SEED = "trial", "seed"
@@ -78,7 +76,8 @@ def run_study(study: Study, path: Path, *, overwrite: bool = False) -> list[Reco
     require_at_least("--trials", study.num_trials, 1)
     require_at_least("--num-seeds", study.num_seeds, 1)
     require_at_least("--search-seed", study.search_seed, 0)
-    with _opened(path, study.protocol(), overwrite):
+    with held(path):
+        _claim(path, study.protocol(), overwrite)
         records: list[Record] = []
         stages = [(workload, name) for workload in study.workloads for name in study.spaces]
         last = list(study.spaces)[-1]
@@ -178,25 +177,6 @@ def _require_survivor(problem: str, records: Sequence[Record]) -> None:
             f"on {problem} every trial of every optimizer diverged: search lower learning rates, "
             f"say --search {trials[0].optimizer}.learning_rate=1e-7:1e-3, in another --workdir."
         )
-
-
-@contextlib.contextmanager
-def _opened(path: Path, protocol: dict[str, Any], overwrite: bool) -> Iterator[None]:
-    """Holds a folder for this study alone."""
-    with naming_workdir(path):
-        path.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise InputError(
-            f"another process is writing to {path}: wait for it, or give another --workdir."
-        ) from None
-    try:
-        _claim(path, protocol, overwrite)
-        yield
-    finally:
-        lock.release()
 
 
 def _claim(path: Path, protocol: dict[str, Any], overwrite: bool) -> None:

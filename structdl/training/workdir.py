@@ -58,6 +58,18 @@ def open_workdir(path: Path, experiment: str, config) -> Iterator[None]:
       InputError: another process is writing there; the folder holds a run with another config and
         `--overwrite` is not given, or something else than a run; it cannot be written to.
     """
+    with held(path):
+        _check(path, experiment, config)
+        yield
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Makes a folder where there is none, and holds it for this process alone.
+
+    Raises:
+      InputError: another process is writing there; it cannot be written to.
+    """
     lock = filelock.FileLock(path / ".lock")
     with naming_workdir(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -68,7 +80,6 @@ def open_workdir(path: Path, experiment: str, config) -> Iterator[None]:
                 f"another process is writing to {path}: wait for it, or give another --workdir."
             ) from None
     try:
-        _check(path, experiment, config)
         yield
     finally:
         lock.release()

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 
+import filelock
 import numpy as np
 import pytest
 from scipy import stats
@@ -45,6 +46,7 @@ from structdl.training.measure import measure
 from structdl.training.optimizers import make_optimizer
 from structdl.training.run import DataConfig
 from structdl.training.update_rules import UPDATE_RULES
+from structdl.training.workdir import held
 
 STEPS, TRIALS, SEEDS = 120, 4, 2
 MUSIC = "polyphonic_music:rnn-chords"
@@ -244,6 +246,17 @@ class TestStudy:
             with pytest.raises(InputError, match="not a study"):
                 run_study(small_study(), tmp_path, overwrite=overwrite)
         assert [file.name for file in tmp_path.iterdir() if file.suffix] == ["thesis.tex"]
+
+    def test_a_folder_in_use_or_without_permission_is_refused(self, tmp_path, monkeypatch):
+        with held(tmp_path), pytest.raises(InputError, match="another process is writing"):
+            run_study(small_study(), tmp_path)
+
+        def refused(*args, **kwargs):
+            raise PermissionError("no permission to write")
+
+        monkeypatch.setattr(filelock.FileLock, "acquire", refused)
+        with pytest.raises(InputError, match="no permission to write"):
+            run_study(small_study(), tmp_path)
 
     def test_a_problem_on_which_all_diverge_is_named(self, tmp_path):
         study = small_study(("sgd",), spaces={"sgd": {"learning_rate": Range(1e4, 1e5)}})
