@@ -14,7 +14,7 @@ import tyro
 from experiments.optimizer_comparison.landscape_runs import NAME as LANDSCAPES, landscape_workload
 from experiments.optimizer_comparison.report import REPORT, SCORES, scores_table, write_report
 from experiments.optimizer_comparison.search import parse_spaces
-from experiments.optimizer_comparison.study import Study, run_study
+from experiments.optimizer_comparison.study import PROVENANCE, Study, run_study
 from experiments.optimizer_comparison.summary import summarize
 from experiments.optimizer_comparison.task_runs import task_workload
 from experiments.optimizer_comparison.workload import Workload
@@ -24,7 +24,7 @@ from structdl.training.cli import device, mendable, versions
 from structdl.training.run import DataConfig
 from structdl.training.runtime import keep_compiled_programs, keep_freed_memory
 from structdl.training.update_rules import UPDATE_RULES
-from structdl.training.workdir import naming_workdir
+from structdl.training.workdir import naming_workdir, read_json
 
 HERE, REPORTS = Path(__file__).parent, "reports"
 LANDSCAPE_STEPS = 1000
@@ -90,16 +90,16 @@ def compare(config: Config) -> Path:
     study = Study(workloads, spaces, config.trials, config.num_seeds, config.search_seed)
     protocol = study.protocol()
     path = config.workdir or _default_workdir(protocol)
-    records = run_study(study, path, overwrite=config.overwrite)
-    summary = summarize(records, config.target)
     provenance = {
         "commit": ledger.provenance(HERE) or "unknown",
         "machine": device(),
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "date": ledger.today(),
     }
+    records = run_study(study, path, overwrite=config.overwrite, provenance=provenance)
+    summary = summarize(records, config.target)
     with naming_workdir(path):
-        write_report(summary, protocol, provenance, path)
+        write_report(summary, protocol, read_json(path / PROVENANCE), path)
     print(f"{scores_table(summary)}\n{path / REPORT}")
     if config.record:
         _keep(path, HERE / REPORTS / config.record)

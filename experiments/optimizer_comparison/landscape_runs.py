@@ -124,7 +124,7 @@ def _outcome(job: Job, descent: Descent, counted: bool, shares: tuple[float, flo
         steps=[0, *steps.tolist()],
         validation=[float(f"{gap:.5g}") for gap in gaps[[0, *steps]]],
         selected=np.inf if descent.diverged else end,
-        test={} if descent.diverged else {"gap": end},
+        test={},  # nothing is held out
         taken=taken,
         diverged=bool(descent.diverged),
         evaluations=taken if counted else None,

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +48,16 @@ LANDSCAPE_PICTURES = {
 
 
 def write_report(
-    summary: Summary, protocol: Mapping[str, Any], provenance: Mapping[str, str], folder: Path
+    summary: Summary,
+    protocol: Mapping[str, Any],
+    provenance: Sequence[Mapping[str, str]],
+    folder: Path,
 ) -> None:
     """Writes everything into the folder.
 
     Args:
       protocol: that of the study.
-      provenance: lines about where and by what it was computed.
+      provenance: of each part that was computed at once, by what and where.
     """
     _write_csv(summary, folder / CSV)
     (folder / SCORES).write_text(scores_table(summary) + "\n")
@@ -108,7 +111,7 @@ def _spent(cells: list[Cell], field: str) -> str:
     return "unknown" if None in values else f"{sum(values):{form}}"
 
 
-def _header(protocol: Mapping[str, Any], provenance: Mapping[str, str]) -> str:
+def _header(protocol: Mapping[str, Any], provenance: Sequence[Mapping[str, str]]) -> str:
     spaces: dict[str, list[str]] = {}
     for name, space in protocol["optimizers"].items():
         words = ", ".join(f"{key} {low:g} to {high:g}" for key, (low, high) in space.items())
@@ -120,7 +123,10 @@ def _header(protocol: Mapping[str, Any], provenance: Mapping[str, str]) -> str:
         f"- searched, logarithms drawn quasi-randomly: {searched}",
         f"- {protocol['trials']} trials of each optimizer on each problem, chosen by validation "
         f"loss; then {protocol['num-seeds']} seeds, the same ones for all",
-        *(f"- {name}: {value}" for name, value in provenance.items()),
+        *(
+            f"- {'; '.join(f'{name} {value}' for name, value in part.items())}"
+            for part in provenance
+        ),
     ]
     return "# Optimizers compared\n\n" + "\n".join(facts)
 
@@ -190,7 +196,13 @@ def _problems(summary: Summary) -> str:
 def _chosen(cell: Cell) -> str:
     if cell.chosen is None:
         return "every trial diverged"
-    return ", ".join(f"{name} {value:.3g}" for name, value in cell.chosen.job.hyperparams.items())
+    words = []
+    for name, value in cell.chosen.job.hyperparams.items():
+        tried = [record.job.hyperparams[name] for record in cell.trials]
+        edge = " (the least tried)" if value == min(tried) else ""
+        edge = " (the most tried)" if value == max(tried) else edge
+        words.append(f"{name} {value:.3g}{edge if len(tried) > 1 else ''}")
+    return ", ".join(words)
 
 
 def _spread(values: np.ndarray) -> str:

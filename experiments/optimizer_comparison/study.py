@@ -2,8 +2,9 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,8 @@ from experiments.optimizer_comparison.workload import Job, Outcome, Workload
 from structdl.errors import InputError, require_at_least
 from structdl.training.workdir import held, naming_workdir, read_json, write_json
 
-PROTOCOL, RUNS, UNFINISHED = "protocol.json", "runs", "unfinished"
+PROTOCOL, PROVENANCE, RUNS = "protocol.json", "provenance.json", "runs"
+UNFINISHED = "unfinished"
 TRIAL, SEED = "trial", "seed"
 
 
@@ -62,11 +64,21 @@ class Study(NamedTuple):
         return json.loads(json.dumps(decides))
 
 
-def run_study(study: Study, path: Path, *, overwrite: bool = False) -> list[Record]:
+def run_study(
+    study: Study,
+    path: Path,
+    *,
+    overwrite: bool = False,
+    provenance: Mapping[str, str] = MappingProxyType({}),
+) -> list[Record]:
     """Runs what the folder does not hold yet; the outcomes of all.
 
     Trials have the seeds 0, 1, ... and the chosen setting those that follow them. What comes of
     a trial is known by its validation alone; test metrics of trials are looked at by nobody.
+
+    Args:
+      overwrite: whether what the folder holds is given up.
+      provenance: by what and where; kept in the folder with what earlier processes were.
 
     Raises:
       InputError: the folder is in use, or holds a study of another protocol; no trials or seeds;
@@ -83,7 +95,7 @@ def run_study(study: Study, path: Path, *, overwrite: bool = False) -> list[Reco
         last = list(study.spaces)[-1]
         for workload, name in tqdm(stages, unit="optimizer", disable=None):
             for phase in (TRIAL, SEED):
-                records += _stage(study, workload, name, phase, records, path)
+                records += _stage(study, workload, name, phase, records, path, provenance)
             if name == last:  # not after tasks that may take hours more
                 for problem in workload.problems:
                     _require_survivor(problem, records)
@@ -112,6 +124,7 @@ def _stage(
     phase: str,
     records: Sequence[Record],
     path: Path,
+    provenance: Mapping[str, str],
 ) -> list[Record]:
     """A phase of an optimizer on a workload, from the folder where it is there already."""
     stage = f"{workload.name.replace(':', '-')}-{name}-{phase}"
@@ -123,6 +136,7 @@ def _stage(
         return []
     with naming_workdir(path):
         unfinished.mkdir(parents=True, exist_ok=True)
+        _add_provenance(path, provenance)
     jobs = [job for _, job in numbered]
     outcomes = workload.run(name, jobs, unfinished)
     found = [
@@ -136,6 +150,13 @@ def _stage(
         part.replace(file)
         shutil.rmtree(path / UNFINISHED)
     return found
+
+
+def _add_provenance(path: Path, provenance: Mapping[str, str]) -> None:
+    file = path / PROVENANCE
+    known = read_json(file) if file.exists() else []
+    if dict(provenance) not in known:
+        write_json(file, [*known, dict(provenance)])
 
 
 def _jobs(
@@ -198,6 +219,7 @@ def _claim(path: Path, protocol: dict[str, Any], overwrite: bool) -> None:
             )
     with naming_workdir(path):
         if overwrite:
+            (path / PROVENANCE).unlink(missing_ok=True)
             for folder in (RUNS, UNFINISHED):
                 shutil.rmtree(path / folder, ignore_errors=True)
         write_json(file, protocol)

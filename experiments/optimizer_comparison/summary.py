@@ -8,6 +8,8 @@ import numpy as np
 from experiments.optimizer_comparison.scores import steps_to, target
 from experiments.optimizer_comparison.study import SEED, TRIAL, Record, chosen_trial
 
+EQUAL = 1e-3  # of the way from the best loss to the target, within which losses rank alike
+
 
 class Cell(NamedTuple):
     """An optimizer on a problem.
@@ -77,14 +79,22 @@ class Summary(NamedTuple):
         )
 
     def ends(self) -> np.ndarray:
-        """[optimizers, problems, seeds]: validation losses of what is tested."""
+        """[optimizers, problems, seeds]: validation losses of what is tested.
+
+        Those nearer to the best than EQUAL of the way to the target are as good as it.
+        """
         number = max(len(cell.ends) for cell in self.cells.values())
-        return np.array(
+        found = np.array(
             [
                 [np.resize(self.cells[each, name].ends, number) for each in self.problems]
                 for name in self.optimizers
             ]
         )
+        best = np.min(found, axis=(0, 2), keepdims=True)
+        targets = np.array([self.targets[each] for each in self.problems])
+        with np.errstate(invalid="ignore"):  # where all diverged
+            way = targets[None, :, None] - best
+            return np.where(found - best <= EQUAL * way, best, found)
 
 
 def summarize(records: Sequence[Record], share: float) -> Summary:
@@ -111,14 +121,16 @@ def summarize(records: Sequence[Record], share: float) -> Summary:
 
 
 def _target(seeds: dict[str, list[Record]], share: float) -> float:
-    runs = [record.outcome for records in seeds.values() for record in records]
-    starts = [outcome.validation[0] for outcome in runs if outcome.validation]
-    ends = [
-        np.mean([record.outcome.selected for record in records])
-        for records in seeds.values()
-        if records
+    """By medians over the seeds, which one that diverged does not move."""
+    of_seeds = [[record.outcome for record in records] for records in seeds.values() if records]
+    starts = [
+        np.median([outcome.validation[0] for outcome in outcomes if outcome.validation] or [np.inf])
+        for outcomes in of_seeds
     ]
-    return target(starts, ends, share) if starts and np.isfinite(ends).any() else -np.inf
+    ends = [np.median([outcome.selected for outcome in outcomes]) for outcomes in of_seeds]
+    if not (np.isfinite(starts).any() and np.isfinite(ends).any()):
+        return -np.inf
+    return target(starts, ends, share)
 
 
 def _median_steps(seeds: Sequence[Record], goal: float) -> float:

@@ -32,8 +32,8 @@ def task_workload(words: str, data: DataConfig) -> Workload:
     """EXPERIMENT:PRESET or EXPERIMENT:PRESET:STEPS.
 
     The preset's model, data, batches, schedule and clipping stay; its optimizer, its learning rate
-    and its stopping rule do not: all runs take all steps, and the parameters of the best validation
-    are tested, by the rule "patience".
+    and its stopping rule do not: all runs take all steps, and those parameters are tested that had
+    the least validation loss.
 
     Raises:
       InputError: an unknown experiment or preset, with the nearest names; steps that are no
@@ -52,6 +52,7 @@ def task_workload(words: str, data: DataConfig) -> Workload:
     def train(name: str, jobs: Sequence[Job], folder: Path) -> list[Outcome]:
         chosen = with_hyperparams(optimizer_config(name, config.optimizer), jobs[0].hyperparams)
         task = experiment.make_task(dataclasses.replace(config, optimizer=chosen))
+        task = task._replace(score="")  # what is tested is the least validation loss
         optimizer, stopwatch = make_optimizer(chosen), Stopwatch()
         seeds = dataclasses.replace(run, seed=jobs[0].seed, num_seeds=len(jobs))
         log = MetricsLog(folder, total_steps=len(jobs) * run.num_steps, every=run.log_every)
@@ -96,7 +97,7 @@ def _run(words: str, run: Run, num_steps: int) -> Run:
         # one of them has to be a multiple of the other
         per_call = every if run.steps_per_call > 1 else 1
         run = dataclasses.replace(run, steps_per_call=per_call, log_every=every)
-    return dataclasses.replace(
+    run = dataclasses.replace(
         run,
         num_steps=num_steps,
         eval_every=every,
@@ -105,6 +106,8 @@ def _run(words: str, run: Run, num_steps: int) -> Run:
         num_seeds=1,
         seed=0,
     )
+    run.validate()
+    return run
 
 
 def _outcomes(
@@ -120,7 +123,9 @@ def _outcomes(
             losses.append(loss)
     found = []
     for at, seed in enumerate(result.seeds):
-        diverged = bool(result.state.diverged[at])
+        loss = float(measured["validation_loss"][at])
+        # a loss can be too large to validate while its gradient is finite
+        diverged = bool(result.state.diverged[at]) or not np.isfinite(loss)
         taken = int(result.state.train.step[at])
         test = {
             name.removeprefix("test_"): float(values[at])
@@ -130,7 +135,7 @@ def _outcomes(
         found.append(
             Outcome(
                 *curves[seed],
-                selected=np.inf if diverged else float(measured["validation_loss"][at]),
+                selected=np.inf if diverged else loss,
                 test={} if diverged else test,
                 taken=taken,
                 diverged=diverged,

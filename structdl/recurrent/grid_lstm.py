@@ -127,7 +127,7 @@ def grid_lstm(
       lengths: of each dimension those of right-padded sequences, or None; see the top of this file.
       order: "nested", a loop in a loop for each dimension; "wavefront", all blocks of a diagonal at
         once, sum(extents) - N + 1 steps one after another; both give the same result. "auto" is
-        the faster one on this platform.
+        "wavefront"; which one is faster where has not been measured yet.
       rematerialize: whether the derivative keeps, of each step along the first dimension (of each
         diagonal), only what enters it, and computes the rest again.
 
