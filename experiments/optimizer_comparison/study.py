@@ -148,7 +148,7 @@ def _stage(
         part = file.with_suffix(".part")
         part.write_text("".join(map(_line, found)))
         part.replace(file)
-        shutil.rmtree(path / UNFINISHED)
+        shutil.rmtree(unfinished)
     return found
 
 
