@@ -9,10 +9,9 @@ import math
 import filelock
 import numpy as np
 import pytest
-from scipy import stats
 
 import experiments
-from experiments.optimizer_comparison import figures, landscape_figures, scores
+from experiments.optimizer_comparison import figures, landscape_figures
 from experiments.optimizer_comparison.compare import Config, compare, main
 from experiments.optimizer_comparison.descent import Descent
 from experiments.optimizer_comparison.landscape_runs import landscape_workload
@@ -31,9 +30,6 @@ from experiments.optimizer_comparison.search import (
     RATE,
     Range,
     optimizer_config,
-    parse_spaces,
-    quasi_random,
-    with_hyperparams,
 )
 from experiments.optimizer_comparison.study import SEED, TRIAL, Study, chosen_trial, run_study
 from experiments.optimizer_comparison.summary import summarize
@@ -66,99 +62,6 @@ def small_study(optimizers=("sgd", "adam"), **changes) -> Study:
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
     return run_study(small_study(), tmp_path_factory.mktemp("study"))
-
-
-class TestSearch:
-    def test_trials_are_spread_evenly_over_the_logarithms(self):
-        trials = quasi_random({"a": Range(1e-4, 1.0), "b": Range(0.1, 0.9)}, 16, seed=3)
-        places = np.log10([trial["a"] for trial in trials])
-        assert np.all((places >= -4) & (places <= 0))
-        assert set(np.histogram(places, bins=4, range=(-4, 0))[0]) == {4}
-        assert all(0.1 <= trial["b"] <= 0.9 for trial in trials)
-        assert quasi_random({"a": Range(1e-4, 1.0), "b": Range(0.1, 0.9)}, 5, seed=3) == trials[:5]
-        assert quasi_random(DEFAULT_SPACE, 5, seed=1) != quasi_random(DEFAULT_SPACE, 5, seed=2)
-
-    def test_words_replace_and_add_ranges(self):
-        words = ["sgd.momentum=0.5:0.99", "adam.learning_rate=1e-4:0.1"]
-        spaces = parse_spaces(["sgd", "adam", "lion"], words)
-        assert spaces["sgd"] == DEFAULT_SPACE | {"momentum": Range(0.5, 0.99)}
-        assert spaces["adam"] == {"learning_rate": Range(1e-4, 0.1)}
-        assert spaces["lion"] == DEFAULT_SPACE
-
-    def test_a_rule_takes_the_place_of_a_presets_optimizer_alone(self):
-        base = experiments.get("polyphonic_music").presets["gru-jsb"].config.optimizer
-        found = optimizer_config("momentum", base)
-        assert (found.name, found.kwargs) == ("sgd", {"momentum": 0.9})
-        assert (found.clip_norm, found.schedule) == (base.clip_norm, base.schedule)
-        found = with_hyperparams(found, {"learning_rate": 0.5, "momentum": 0.7})
-        assert make_optimizer(found).hyperparams == {"learning_rate": 0.5, "momentum": 0.7}
-
-    @pytest.mark.parametrize(
-        ("optimizers", "words", "message"),
-        [
-            (["adm"], [], "did you mean 'adam'"),
-            ([], [], "no optimizer"),
-            (["sgd"], ["sgd.momentun=0.1:0.9"], "its arguments are learning_rate, momentum=None"),
-            (["sgd"], ["adam.learning_rate=0.1:1"], "unknown optimizer in --search 'adam'"),
-            (["adam"], ["adam.nesterov=0.1:1"], "adam.nesterov, which is on or off"),
-            (["sgd"], ["sgd.learning_rate=1:0.1"], "nothing to search"),
-            (["sgd"], ["sgd.learning_rate=0:1"], "nothing to search"),
-            (["sgd"], ["sgd.learning_rate=a:1"], "not numbers"),
-            (["sgd"], ["learning_rate"], "OPTIMIZER.HYPERPARAMETER=LOW:HIGH"),
-        ],
-    )
-    def test_refusals(self, optimizers, words, message):
-        with pytest.raises(InputError, match=message.replace("[", r"\[")):
-            parse_spaces(optimizers, words)
-
-
-class TestScores:
-    def test_expected_best_is_the_mean_over_all_draws(self):
-        losses = [3.0, 0.5, 2.0, 0.7, math.inf]
-        for n, found in enumerate(scores.expected_best(losses), start=1):
-            draws = [min(draw) for draw in itertools.combinations(losses, n)]
-            np.testing.assert_allclose(found, np.mean(draws))
-
-    def test_profiles_count_problems(self):
-        rng = np.random.default_rng(0)
-        times = rng.integers(1, 40, (3, 7)).astype(float)
-        times[0, 2] = times[1, 5] = np.inf
-        times[:, 6] = np.inf
-        ratios = np.linspace(1, 4, 5)
-        found = scores.performance_profile(times, ratios)
-        for who, at in itertools.product(range(3), range(5)):
-            solved = sum(
-                times[who, each] <= ratios[at] * times[:, each].min()
-                for each in range(7)
-                if np.isfinite(times[who, each])
-            )
-            np.testing.assert_allclose(found[who, at], solved / 7)
-        fine = np.linspace(1, 4, 30001)
-        area = np.trapezoid(scores.performance_profile(times, fine), fine, axis=1) / 3
-        np.testing.assert_allclose(scores.profile_area(times), area, atol=1e-4)
-
-    def test_a_problem_solved_at_its_start_is_solved(self):
-        times = np.array([[0.0, 4.0], [3.0, 4.0]])
-        np.testing.assert_array_equal(scores.profile_area(times), [1.0, (1 / 3 + 1) / 2])
-
-    def test_ranks_are_scipys(self):
-        losses = np.random.default_rng(0).integers(0, 4, (5, 20)).astype(float)
-        losses[2, 3] = np.inf
-        np.testing.assert_array_equal(scores.ranks(losses), stats.rankdata(losses, axis=0))
-
-    def test_intervals_hold_the_mean_and_close_where_seeds_agree(self):
-        losses = np.random.default_rng(0).normal(size=(3, 6, 8)) + np.arange(3)[:, None, None]
-        mean, low, high = scores.bootstrap_ranks(losses)
-        assert np.all((low <= mean) & (mean <= high))
-        assert np.all(high - low > 0)
-        assert list(np.argsort(mean)) == [0, 1, 2]
-        mean, low, high = scores.bootstrap_ranks(losses[..., :1].repeat(8, axis=2))
-        np.testing.assert_array_equal(low, high)
-        losses[1, :, 3] = np.inf  # a seed that diverged puts its optimizer last
-        assert scores.bootstrap_ranks(losses)[0][1] == 3
-
-    def test_the_target_leaves_a_part_of_the_way(self):
-        assert scores.target([5.0, math.inf], [1.0, 2.0, math.inf], 0.25) == 2.0
 
 
 def test_ends_as_good_as_the_best_rank_alike(records):
