@@ -19,7 +19,7 @@ import pytest
 from experiments import load_run
 from experiments.node_classification.train import EXPERIMENT, main
 from structdl.errors import InputError
-from structdl.training import cli
+from structdl.training import cli, measure
 from structdl.training.cli import list_presets, parse, restore_run
 from structdl.training.experiment import published_figures
 from structdl.training.task import Inputs
@@ -106,7 +106,7 @@ def test_a_run_that_is_asked_to_leave_in_its_test_leaves(tmp_path, monkeypatch, 
         return lambda *args: pytest.fail("it was asked to leave before")
 
     with monkeypatch.context() as patched:
-        patched.setattr(cli, "make_evaluate", evaluate)
+        patched.setattr(measure, "make_evaluate", evaluate)
         patched.setattr(cli, "preemption", lambda: contextlib.nullcontext(lambda: bool(asked)))
         main(["karate", "--workdir", str(tmp_path), *SHORT])
     assert "saved after 20 steps" in capsys.readouterr().err
