@@ -19,39 +19,21 @@ Reference: Kalchbrenner, Danihelka, Graves (2015), "Grid long short-term memory"
 section 3; equations 7 to 10.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
-from structdl.core.masks import select
 from structdl.core.scan import check_lengths
-from structdl.errors import InputError, require_known
+from structdl.errors import InputError, require_at_least, require_known
+from structdl.recurrent.grid_orders import State, Transform, nested, wavefront
 
 Kind = Literal["lstm", "relu", "identity"]
 Order = Literal["auto", "nested", "wavefront"]
-
-
-class Transform(NamedTuple):
-    """W and b of one dimension; gates lie side by side: input, forget, candidate, output.
-
-    Along a dimension in which weights are not shared both have an axis of its extent in front, in
-    the order of the dimensions.
-    """
-
-    kernel: jax.Array  # [*unshared extents, sum of all hiddens, gates]
-    bias: jax.Array  # [*unshared extents, gates]
-
-
-class State(NamedTuple):
-    """What goes along a dimension."""
-
-    hidden: jax.Array  # [..., features]
-    memory: jax.Array  # [..., features], or [..., 0] of a dimension without an LSTM
 
 
 def grid_block(
@@ -143,7 +125,7 @@ def grid_lstm(
     block = partial(grid_block, kinds=kinds, priority=priority, squash_memory=squash_memory)
     inside = [jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -2), edge) for edge in edges]
     keep = _within(extents, lengths)
-    run = _nested if order == "nested" else _wavefront
+    run = nested if order == "nested" else wavefront
     far = run(block, tuple(extents), shared, list(transforms), inside, keep, rematerialize)
     return tuple(jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -2, 0), state) for state in far)
 
@@ -192,126 +174,147 @@ def _within(extents: Sequence[int], lengths) -> Array | None:
     return keep
 
 
-def _choose(keep: Array | None, new: Sequence[State], old: Sequence[State]) -> list[State]:
-    if keep is None:
-        return list(new)
-    return jax.tree.map(partial(select, keep), list(new), list(old))
+def as_state(values: Float[Array, "... both"]) -> State:
+    """A hidden vector and a memory of one width, of a projection that has both side by side.
 
-
-def _nested(block, extents, shared, transforms, states, keep, rematerialize, level=0):
-    """The grid from dimension `level` on, of blocks whose places along those before are fixed.
-
-    States of dimensions before `level` have the extents from there on in front, the others these
-    but for their own.
+    >>> as_state(jnp.arange(4.0)).memory.tolist()
+    [2.0, 3.0]
     """
-    if level == len(extents):
-        return _choose(keep, block(transforms, states), states)
-    fixed = None if shared[level] else transforms
-
-    def step(state, at):
-        others, its, keep = at
-        inside = [*others[:level], state, *others[level:]]
-        its = transforms if its is None else its
-        far = _nested(block, extents, shared, its, inside, keep, False, level + 1)
-        return far[level], [*far[:level], *far[level + 1 :]]
-
-    others = [*states[:level], *states[level + 1 :]]
-    step = jax.checkpoint(step) if rematerialize else step
-    last, others = jax.lax.scan(step, states[level], (others, fixed, keep), extents[level])
-    return [*others[:level], last, *others[level:]]
+    return State(*jnp.split(values, 2, axis=-1))
 
 
-def _wavefront(block, extents, shared, transforms, edges, keep, rematerialize):
-    """All blocks of a diagonal at once.
+def as_values(state: State) -> Float[Array, "... both"]:
+    """Hidden and memory side by side: what is read from a far edge.
 
-    Of the longest dimension, the leading one, a step sees one block for each place along all
-    others: its place is the step's number less the sum of these. Along the leading dimension a
-    state stays where it is from one step to the next; along another it moves one place on, and
-    what enters there comes in.
+    >>> as_values(State(jnp.ones(1), jnp.zeros(2))).tolist()
+    [1.0, 0.0, 0.0]
     """
-    number = len(extents)
-    lead = int(np.argmax(extents))
-    rest = [d for d in range(number) if d != lead]
-    steps = np.arange(sum(extents) - number + 1)
-    cells = np.indices([extents[d] for d in rest])  # [rest, *extents of rest]
-    place = steps.reshape(-1, *(1,) * len(rest)) - cells.sum(axis=0)
-    active = (place >= 0) & (place < extents[lead])
-    place = np.clip(place, 0, extents[lead] - 1)
-    mask = jnp.asarray(active)[..., None]
-    if keep is not None:
-        mask &= jnp.moveaxis(keep, lead, 0)[(place, *cells)]
-    skews = {d: _Skew(extents, lead, d) for d in rest}
-    entering = [jax.tree.map(skews[d].to_steps, edges[d]) for d in rest]
-    weights_at = _weights(transforms, shared, lead, rest, extents)
+    return jnp.concatenate(state, axis=-1)
 
-    def step(states, at):
-        entering, mask, place = at
-        inputs = list(states)
-        for axis, (d, edge) in enumerate(zip(rest, entering, strict=True)):
-            inputs[d] = jax.tree.map(partial(_move_on, axis), states[d], edge)
-        states = _choose(mask, block(weights_at(place), inputs), inputs)
-        leaving = [
-            jax.tree.map(lambda leaf, axis=axis: jnp.take(leaf, -1, axis), states[d])
-            for axis, d in enumerate(rest)
-        ]
-        return states, leaving
 
-    before = [
-        jax.tree.map(
-            lambda own, leader: jnp.zeros((*leader.shape[:-1], own.shape[-1]), own.dtype),
-            edge,
-            State(edges[lead].hidden, edges[lead].hidden),
+class GridLSTM(nn.Module):
+    """A grid of blocks and its parameters; see `grid_lstm`.
+
+    Attributes:
+      extents, kinds, shared, priority, squash_memory, order, rematerialize: see `grid_lstm`.
+      features: the width of each dimension's hidden vector, and of its memory.
+      weights_of: for each dimension the one whose transform it uses; (0, 0, 2) shares that of the
+        first with the second. None: each has its own.
+      forget_bias: at which the forget gates' biases start; the others start at 0.
+      kernel_init: how each gate's kernel starts.
+
+    Parameters: `kernel_0`, `bias_0` and on, as in `Transform`, of each dimension that has its own.
+
+    Raises:
+      InputError: dimensions that share weights and differ in kind or width; see also `grid_lstm`.
+    """
+
+    extents: Sequence[int]
+    features: Sequence[int]
+    kinds: Sequence[str] | None = None
+    shared: Sequence[bool] | None = None
+    weights_of: Sequence[int] | None = None
+    priority: Sequence[int] = ()
+    squash_memory: bool = False
+    forget_bias: float = 1.0
+    order: str = "auto"
+    rematerialize: bool = False
+    kernel_init: Callable = nn.initializers.glorot_uniform()
+
+    @nn.compact
+    def __call__(
+        self,
+        edges: Sequence[State | None],
+        lengths: Sequence[Int[Array, " batch"] | None] | None = None,
+    ) -> tuple[State, ...]:
+        """What leaves the grid; of the edges one or more are given, None stands for zeros."""
+        kinds = tuple(self.kinds or ("lstm",) * len(self.extents))
+        _check_widths(self.extents, self.features, kinds, edges, self.weights_of)
+        return grid_lstm(
+            self._transforms(kinds),
+            fill_edges(edges, self.extents, self.features, kinds),
+            self.extents,
+            kinds=kinds,
+            shared=self.shared,
+            priority=self.priority,
+            squash_memory=self.squash_memory,
+            lengths=lengths,
+            order=self.order,
+            rematerialize=self.rematerialize,
         )
-        for edge in edges
-    ]
-    before[lead] = edges[lead]
-    step = jax.checkpoint(step) if rematerialize else step
-    states, leaving = jax.lax.scan(step, before, (entering, mask, jnp.asarray(place)))
-    for d, far in zip(rest, leaving, strict=True):
-        states[d] = jax.tree.map(skews[d].to_edge, far)
-    return states
+
+    def _transforms(self, kinds: Sequence[str]) -> list[Transform]:
+        shared = self.shared or (True,) * len(self.extents)
+        unshared = [extent for extent, same in zip(self.extents, shared, strict=True) if not same]
+        own = range(len(kinds)) if self.weights_of is None else self.weights_of
+        made = {}
+        for d in sorted(set(own)):
+            width, gates = self.features[d], 4 if kinds[d] == "lstm" else 1
+            shape = (*unshared, sum(self.features), gates * width)
+            made[d] = Transform(
+                self.param(f"kernel_{d}", self._kernel, shape, gates),
+                self.param(f"bias_{d}", self._bias, (*unshared, gates * width), gates),
+            )
+        return [made[d] for d in own]
+
+    def _kernel(self, key, shape, gates: int):
+        *unshared, rows, columns = shape
+        keys = jax.random.split(key, (*unshared, gates))
+        init = partial(self.kernel_init, shape=(rows, columns // gates))
+        for _ in range(len(unshared) + 1):
+            init = jax.vmap(init)
+        return jnp.moveaxis(init(keys), -3, -2).reshape(shape)  # [..., rows, gates, units]
+
+    def _bias(self, key, shape, gates: int):
+        bias = jnp.zeros(shape)
+        if gates == 1:
+            return bias
+        width = shape[-1] // gates
+        return bias.at[..., width : 2 * width].set(self.forget_bias)
 
 
-def _move_on(axis: int, state: Array, edge: Array) -> Array:
-    """A state one place further along an axis; the edge enters at the first place."""
-    kept = jax.lax.slice_in_dim(state, 0, state.shape[axis] - 1, axis=axis)
-    return jnp.concatenate([jnp.expand_dims(edge, axis), kept], axis=axis)
+def fill_edges(
+    edges: Sequence[State | None],
+    extents: Sequence[int],
+    features: Sequence[int],
+    kinds: Sequence[str],
+) -> list[State]:
+    """The edges, with zeros where there is None."""
+    given = next(edge.hidden for edge in edges if edge is not None)
+    filled = []
+    for d, edge in enumerate(edges):
+        if edge is None:
+            others = (extent for j, extent in enumerate(extents) if j != d)
+            shape = (given.shape[0], *others)
+            memory = features[d] if kinds[d] == "lstm" else 0
+            edge = State(
+                jnp.zeros((*shape, features[d]), given.dtype),
+                jnp.zeros((*shape, memory), given.dtype),
+            )
+        filled.append(edge)
+    return filled
 
 
-class _Skew:
-    """Between an edge of dimension d, [*extents but d's, ...], and the steps of a wavefront."""
-
-    def __init__(self, extents: Sequence[int], lead: int, d: int):
-        others = [j for j in range(len(extents)) if j not in (lead, d)]
-        self._cells = np.indices([extents[j] for j in others])
-        self._axis = [j for j in range(len(extents)) if j != d].index(lead)
-        self._sums = self._cells.sum(axis=0)  # [*others]
-        self._extent, self._delay = extents[lead], extents[d] - 1
-        self._steps = sum(extents) - len(extents) + 1
-
-    def to_steps(self, edge: Array) -> Array:
-        """[steps, *others, ...]: what enters at each step."""
-        place = np.arange(self._steps).reshape(-1, *(1,) * self._sums.ndim) - self._sums
-        place = np.clip(place, 0, self._extent - 1)
-        return jnp.moveaxis(edge, self._axis, 0)[(place, *self._cells)]
-
-    def to_edge(self, leaving: Array) -> Array:
-        """The edge, of what leaves at each step."""
-        places = np.arange(self._extent).reshape(-1, *(1,) * self._sums.ndim)
-        step = places + self._sums + self._delay
-        return jnp.moveaxis(leaving[(step, *self._cells)], 0, self._axis)
-
-
-def _weights(transforms, shared, lead: int, rest: Sequence[int], extents: Sequence[int]):
-    """`place -> transforms` of the blocks of a step, with axes in front that fit theirs."""
-    unshared = [d for d, same in enumerate(shared) if not same]
-    if not unshared:
-        return lambda place: transforms
-    cells = np.indices([extents[d] for d in rest], sparse=True)
-
-    def at(place):
-        index = tuple(place if d == lead else cells[rest.index(d)] for d in unshared)
-        # bias: an axis for the batch
-        return [Transform(kernel[index], bias[index][..., None, :]) for kernel, bias in transforms]
-
-    return at
+def _check_widths(extents, features, kinds, edges, weights_of) -> None:
+    numbers = {"features": features, "kinds": kinds, "edges": edges}
+    if weights_of is not None:
+        numbers["weights_of"] = weights_of
+    for name, values in numbers.items():
+        if len(values) != len(extents):
+            raise InputError(f"there are {len(values)} {name} for {len(extents)} dimensions")
+    for d, width in enumerate(features):
+        require_at_least(f"features[{d}]", width, 1)
+        require_at_least(f"extents[{d}]", extents[d], 1)
+    if all(edge is None for edge in edges):
+        raise InputError("no edge is given: a grid without any input has no batch")
+    for d, other in enumerate(weights_of or ()):
+        if not 0 <= other < len(extents) or weights_of[other] != other:
+            raise InputError(
+                f"weights_of[{d}] is {other}: name a dimension that has weights of its own"
+            )
+        for name, values in (("features", features), ("kinds", kinds)):
+            if values[d] != values[other]:
+                raise InputError(
+                    f"dimensions {d} and {other} share weights, and their {name} are {values[d]} "
+                    f"and {values[other]}: they must be the same"
+                )

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from structdl.errors import InputError
-from structdl.recurrent.grid_lstm import State, Transform, grid_block, grid_lstm
+from structdl.recurrent.grid_lstm import grid_block, grid_lstm
+from structdl.recurrent.grid_orders import State, Transform
 
 BATCH = 3
 GRIDS = {

@@ -1,0 +1,62 @@
+"""The 2-LSTM: a Grid LSTM over time and depth, in place of stacked LSTM layers."""
+
+import flax.linen as nn
+from jaxtyping import Array, Float, Int
+
+from structdl.recurrent.grid_lstm import GridLSTM, Kind, as_state, as_values
+from structdl.recurrent.grid_orders import State
+
+
+class TwoLSTM(nn.Module):
+    """A 2-LSTM over time and depth that reads a sequence: returns (outputs, last carry).
+
+    An input's projection enters along depth as hidden and memory; what leaves along depth at the
+    top, hidden and memory side by side, is the output. A carry is the `State` along time, leaves
+    [batch, num_layers, features]; the last one is that at each sequence's own end.
+
+    Attributes:
+      features: the width of both dimensions.
+      num_layers: the extent of depth.
+      tied: whether all layers have the same weights, as all steps do; the paper's tied 2-LSTM.
+      depth: "lstm", or "relu" or "identity" for a dimension without memory.
+      squash_memory, forget_bias, order, rematerialize: see `GridLSTM`.
+
+    Parameters: `projection/kernel`, `projection/bias` and those of `grid`, a GridLSTM.
+
+    Reference: Kalchbrenner, Danihelka, Graves (2015), "Grid long short-term memory",
+    arXiv:1507.01526, sections 3.2 and 4.2 to 4.4.
+    """
+
+    features: int
+    num_layers: int = 1
+    tied: bool = True
+    depth: Kind = "lstm"
+    squash_memory: bool = False
+    forget_bias: float = 1.0
+    order: str = "auto"
+    rematerialize: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        xs: Float[Array, "batch time in_features"],
+        *,
+        lengths: Int[Array, " batch"] | None = None,
+        carry: State | None = None,
+    ) -> tuple[Float[Array, "batch time out_features"], State]:
+        """Runs from the given carry, or from zeros."""
+        with_memory = self.depth == "lstm"
+        projected = nn.Dense((1 + with_memory) * self.features, name="projection")(xs)
+        entering = as_state(projected) if with_memory else State(projected, projected[..., :0])
+        last, top = GridLSTM(
+            extents=(xs.shape[1], self.num_layers),
+            features=(self.features, self.features),
+            kinds=("lstm", self.depth),
+            shared=(True, self.tied),
+            squash_memory=self.squash_memory,
+            forget_bias=self.forget_bias,
+            order=self.order,
+            rematerialize=self.rematerialize,
+            name="grid",
+        )([carry, entering], None if lengths is None else [lengths, None])
+        return as_values(top), last
