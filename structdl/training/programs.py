@@ -67,7 +67,7 @@ class Programs(NamedTuple):
 def make_programs(task: Task, optimizer: Optimizer, run: Run, placement: Placement) -> Programs:
     """Compiles, on first use, what `fit` calls."""
     task = in_precision(task, run.precision)
-    rule = stopping_rule(run.stopping, run.stopping_size)
+    rule = stopping_rule(run.stopping, run.stopping_size, run.stopping_score)
 
     def run_call_over(axis: str | None):
         call = make_run_call(task, optimizer, rule, axis)

@@ -33,9 +33,12 @@ class Run:
     seeds_per_call: int = 16
     """The size of a group of seeds under seed-mode vmap."""
     stopping: StoppingName = "none"
-    """window_mean: validation cost above the last ones' mean; patience: no better loss or score."""
+    """window_mean: validation cost above the last ones' mean; patience: no better loss or score;
+    solved: the score has reached stopping-score."""
     stopping_size: int = 10
     """The window or the patience, in validations."""
+    stopping_score: float = 1.0
+    """What ends a run under --stopping solved."""
     checkpoint_every: int = dataclasses.field(default=0, metadata=FREE)
     """Steps between checkpoints; 0 saves at the end only."""
     log_every: int = dataclasses.field(default=20, metadata=FREE)

@@ -1,4 +1,4 @@
-"""When a seed stops, and which of its parameters are tested: none, window_mean, patience."""
+"""When a seed stops, and which of its parameters are tested: none, window_mean, patience, solved."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from structdl.errors import InputError
 
-StoppingName = Literal["none", "window_mean", "patience"]
+StoppingName = Literal["none", "window_mean", "patience", "solved"]
 
 
 class Validation(NamedTuple):
@@ -113,7 +113,17 @@ def patience(size: int) -> StoppingRule:
     return StoppingRule(init, update, final)
 
 
-def stopping_rule(name: StoppingName, size: int) -> StoppingRule:
+def solved(score: float) -> StoppingRule:
+    """Stops at the first validation whose score is at least this; the last parameters are tested.
+
+    How many steps that took is what is compared. A task without a score has minus its loss.
+    """
+    return never()._replace(
+        update=lambda state, selected, validation: (state, validation.score >= score)
+    )
+
+
+def stopping_rule(name: StoppingName, size: int, score: float = 1.0) -> StoppingRule:
     """The rule of that name; `size` is its window or its patience, in validations.
 
     Raises:
@@ -128,3 +138,5 @@ def stopping_rule(name: StoppingName, size: int) -> StoppingRule:
             return window_mean(size)
         case "patience":
             return patience(size)
+        case "solved":
+            return solved(score)

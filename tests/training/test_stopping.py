@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from structdl.errors import InputError
-from structdl.training.stopping import Validation, patience, stopping_rule, window_mean
+from structdl.training.stopping import Validation, patience, solved, stopping_rule, window_mean
 
 
 def run_rule(rule, values, scores, reads="cost"):
@@ -69,12 +69,19 @@ def test_none_never_stops_and_tests_the_last():
     assert run_rule(stopping_rule("none", 1), np.arange(9.0), np.zeros(9)) == (9, 8.0)
 
 
+def test_solved_stops_where_the_score_is_reached_first_and_tests_that():
+    scores = np.array([0.5, 0.98, 0.995, 0.2, 1.0])
+    assert run_rule(solved(0.99), np.ones(5), scores) == (3, 2.0)
+    assert run_rule(stopping_rule("solved", 1), np.ones(5), scores) == (5, 4.0), "1 by default"
+    assert run_rule(solved(1.1), np.ones(5), scores) == (5, 4.0), "never"
+
+
 def test_a_size_below_one_is_refused():
     with pytest.raises(InputError, match="stopping-size is 0"):
         stopping_rule("patience", 0)
 
 
-@pytest.mark.parametrize("name", ["none", "window_mean", "patience"])
+@pytest.mark.parametrize("name", ["none", "window_mean", "patience", "solved"])
 def test_a_validation_changes_no_type_of_the_state(name):
     """Not even a weak one, for which the loop's call would be compiled a second time."""
     rule, selected = stopping_rule(name, 3), jnp.float32(0)

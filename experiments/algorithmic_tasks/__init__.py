@@ -1,0 +1,1 @@
+"""Parity, addition and memorization: what Grid LSTM networks learn where others do not."""

@@ -1,0 +1,3 @@
+from experiments.algorithmic_tasks.train import main
+
+main()
