@@ -86,11 +86,15 @@ def check(config: Config) -> None:
     """Raises InputError where a model does not go with its problem, or has no units."""
     model = config.model
     if config.problem == "parity" and isinstance(model, StackedLSTMConfig):
-        raise InputError("a stacked LSTM reads strings, and parity gives all bits at once: choose "
-                         "--problem addition or memorization, or another preset")
+        raise InputError(
+            "a stacked LSTM reads strings, and parity gives all bits at once: choose "
+            "--problem addition or memorization, or another preset"
+        )
     if config.problem != "parity" and isinstance(model, FeedForwardConfig):
-        raise InputError("a feed-forward network reads all bits at once: choose --problem parity, "
-                         "or another preset")
+        raise InputError(
+            "a feed-forward network reads all bits at once: choose --problem parity, "
+            "or another preset"
+        )
     require_at_least("--model.hidden", model.hidden, 1)
     require_at_least("--model.num-layers", model.num_layers, 1)
 
