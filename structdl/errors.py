@@ -20,6 +20,17 @@ def require_at_least(name: str, value: int | float, least: int) -> None:
         raise InputError(f"{name} is {value}: it must be at least {least}")
 
 
+def require_at_most(name: str, value: int | float, most: int) -> None:
+    """Raises InputError unless a number is at most `most`; a NaN is not.
+
+    >>> require_at_most("the number of digits", 19, 18)
+    Traceback (most recent call last):
+    structdl.errors.InputError: the number of digits is 19: it must be at most 18
+    """
+    if not value <= most:
+        raise InputError(f"{name} is {value}: it must be at most {most}")
+
+
 def require_known(what: str, name: str, known) -> None:
     """Raises InputError unless a name is one of the known ones.
 

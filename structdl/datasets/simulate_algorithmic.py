@@ -11,12 +11,13 @@ execute", arXiv:1410.4615.
 import numpy as np
 
 from structdl.datasets.simulate_sequences import Labelled
-from structdl.errors import require_at_least, require_known
+from structdl.errors import require_at_least, require_at_most, require_known
 
 SHARES = ("half", "any")
 DELIMITER = 0
 DIGITS = 10  # the digit d is the symbol d + 1
 MAX_DIGITS = 18  # of int64
+MAX_SYMBOLS = 255  # of uint8
 
 
 def simulate_parity(
@@ -78,7 +79,7 @@ def simulate_addition(seed: int | list[int], num: int, num_digits: int) -> Label
     """
     require_at_least("num", num, 0)
     require_at_least("the number of digits", num_digits, 1)
-    require_at_least("18 less the number of digits", MAX_DIGITS - num_digits, 0)
+    require_at_most("the number of digits", num_digits, MAX_DIGITS)
     low, high = (10 ** (num_digits - 1), 10**num_digits) if num_digits > 1 else (0, 10)
     terms = np.random.default_rng(seed).integers(low, high, (num, 2))
     blanks = np.zeros((num, 1), np.uint8)
@@ -127,7 +128,7 @@ def simulate_memorization(
     require_at_least("num", num, 0)
     require_at_least("the length", length, 1)
     require_at_least("the number of symbols", num_symbols, 1)
-    require_at_least("255 less the number of symbols", 255 - num_symbols, 0)
+    require_at_most("the number of symbols", num_symbols, MAX_SYMBOLS)
     symbols = np.random.default_rng(seed).integers(1, num_symbols + 1, (num, length), np.uint8)
     inputs = np.full((num, 2 * length + 2), DELIMITER, np.uint8)
     targets = inputs.copy()
