@@ -21,8 +21,8 @@ SHOWN = 8  # strings
 LETTERS = "-ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+*"
 TITLES = {
     "parity": "parity of {} bits",
-    "addition": "addition, {} digits",
-    "memorization": "memorization, {} symbols",
+    "addition": "addition of integers of {} digits",
+    "memorization": "memorization of {} symbols",
 }
 
 
