@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.digit_figures import GRID, draw_digits
 from experiments.sequence_model import SequenceModel
 from experiments.sequence_presets import system_of
 from experiments.sequential_digits.data import NUM_CLASSES, in_place
@@ -16,7 +17,6 @@ from structdl.training.loop import Fit
 from structdl.training.task import Task
 
 DRAWN_BATCHES = 4  # of test digits
-GRID = (4, 10)
 
 
 def draw(config: Config, task: Task, result: Fit, rows: list[dict], folder: Path) -> None:
@@ -39,24 +39,6 @@ def draw(config: Config, task: Task, result: Fit, rows: list[dict], folder: Path
     draw_digits(in_place(pixels, config), labels, read, title, folder / "digits.png")
     if config.permuted:
         draw_permuted(pixels, config, folder / "permuted.png")
-
-
-def draw_digits(images, labels, read, title: str, path: Path) -> None:
-    """A grid of digits and what was read: up to half of them mistakes, in red, the others right."""
-    figure = Figure(figsize=(9, 4.4), layout="constrained")
-    axes = figure.subplots(*GRID).flat
-    wrong, right = np.flatnonzero(read != labels), np.flatnonzero(read == labels)
-    order = np.concatenate([wrong[: GRID[0] * GRID[1] // 2], right])
-    for axis, number in zip(axes, order, strict=False):
-        axis.imshow(images[number], cmap="Greys")
-        told, colour = f"{read[number]}", "k"
-        if number in wrong:
-            told, colour = f"{told}, not {labels[number]}", "tab:red"
-        axis.set_title(told, color=colour, fontsize=9)
-    for axis in figure.axes:
-        axis.set_axis_off()
-    figure.suptitle(f"{title}; {len(wrong)} mistakes of {len(labels)}", fontsize=10)
-    figure.savefig(path, dpi=120)
 
 
 def draw_permuted(pixels, config: Config, path: Path) -> None:

@@ -1,0 +1,3 @@
+from experiments.grid_lstm_digits.train import main
+
+main()
