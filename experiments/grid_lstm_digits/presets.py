@@ -101,7 +101,7 @@ def _drawn(depth: str) -> Preset:
 
 
 def _mnist_14(depth: str) -> Preset:
-    epoch, epochs = 781, 10
+    epoch, epochs = 781, 8
     config = Config(
         "mnist",
         14,
