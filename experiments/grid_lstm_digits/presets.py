@@ -75,27 +75,27 @@ def _optimizer(rate: float, num_steps: int) -> OptimizerConfig:
     return OptimizerConfig("adam", rate, clip_norm=1.0, schedule="cosine", schedule_steps=num_steps)
 
 
-def _run(epoch: int, epochs: int, seed_mode: str, num_seeds: int = 1) -> Run:
-    """A validation an epoch; the parameters of the best one are tested."""
+def _run(every: int, validations: int, seed_mode: str, num_seeds: int = 1) -> Run:
+    """A validation every so many steps; the parameters of the best one are tested."""
     return Run(
-        num_steps=epoch * epochs,
-        eval_every=epoch,
-        steps_per_call=epoch,
-        log_every=epoch,
+        num_steps=every * validations,
+        eval_every=every,
+        steps_per_call=every,
+        log_every=every,
         stopping="patience",
-        stopping_size=epochs,
-        checkpoint_every=epoch,
+        stopping_size=validations,
+        checkpoint_every=every,
         seed_mode=seed_mode,
         num_seeds=num_seeds,
     )
 
 
 def _drawn(depth: str) -> Preset:
-    epoch, epochs = 62, 10
+    epoch, epochs = 62, 6
     config = Config(
         model=ThreeLSTMConfig(depth=depth, order="nested"),
         optimizer=_optimizer(0.003, epoch * epochs),
-        run=_run(epoch, epochs, "loop"),
+        run=_run(epoch // 2, 2 * epochs, "loop"),
     )
     return _preset(config, "drawn digits 8 x 8")
 
