@@ -3,6 +3,7 @@
 import flax.linen as nn
 from jaxtyping import Array, Float, Int
 
+from structdl.core.masks import length_mask, select
 from structdl.recurrent.grid_lstm import GridLSTM, Kind, as_state, as_values
 from structdl.recurrent.grid_orders import State
 
@@ -12,7 +13,8 @@ class TwoLSTM(nn.Module):
 
     An input's projection enters along depth as hidden and memory; what leaves along depth at the
     top, hidden and memory side by side, is the output. A carry is the `State` along time, leaves
-    [batch, num_layers, features]; the last one is that at each sequence's own end.
+    [batch, num_layers, features]; the last one is that at each sequence's own end, and outputs past
+    it are zeros.
 
     Attributes:
       features: the width of both dimensions.
@@ -46,6 +48,9 @@ class TwoLSTM(nn.Module):
     ) -> tuple[Float[Array, "batch time out_features"], State]:
         """Runs from the given carry, or from zeros."""
         with_memory = self.depth == "lstm"
+        within = None if lengths is None else length_mask(lengths, xs.shape[1])
+        if within is not None:  # what stands in the padding changes no gradient
+            xs = select(within, xs, 0)
         projected = nn.Dense((1 + with_memory) * self.features, name="projection")(xs)
         entering = as_state(projected) if with_memory else State(projected, projected[..., :0])
         last, top = GridLSTM(
@@ -59,4 +64,5 @@ class TwoLSTM(nn.Module):
             rematerialize=self.rematerialize,
             name="grid",
         )([carry, entering], None if lengths is None else [lengths, None])
-        return as_values(top), last
+        outputs = as_values(top)
+        return outputs if within is None else select(within, outputs, 0), last
