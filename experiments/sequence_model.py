@@ -1,4 +1,4 @@
-"""The four models that the sequence experiments compare: tanh RNN, GRU, LSTM and TCN."""
+"""The models that the sequence experiments compare: tanh RNN, GRU, LSTM, TCN and 2-LSTM."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from structdl.core.sparse import dropout
+from structdl.recurrent.grid_orders import State
 from structdl.recurrent.stacked import GRU, LSTM, RNN
+from structdl.recurrent.two_lstm import TwoLSTM
 from structdl.temporal.tcn import TCN, fold_weight_norm, init_state, tcn_params, tcn_step
 from structdl.training.run import FREE
 
@@ -64,11 +66,27 @@ class TCNConfig:
     """Warn of a receptive field that is larger than the sequence, as the papers' own are."""
 
 
-SequenceConfig = RNNConfig | GRUConfig | LSTMConfig | TCNConfig
+@dataclasses.dataclass(frozen=True)
+class GridLSTMConfig:
+    """A 2-LSTM: a Grid LSTM over time and depth."""
+
+    hidden: int = 34
+    """Units of each block along time, and as many along depth."""
+    num_layers: int = 3
+    """The extent of depth."""
+    tied: bool = True
+    """Whether all layers have the same weights."""
+    dropout: float = 0.0
+    """Of what leaves the last layer."""
+    forget_bias: float = 1.0
+    """Where the forget gates' biases start."""
+
+
+SequenceConfig = RNNConfig | GRUConfig | LSTMConfig | TCNConfig | GridLSTMConfig
 
 
 class SequenceModel(nn.Module):
-    """One of the four models and a linear read-out of each step, or of the last alone.
+    """One of the models and a linear read-out of each step, or of the last alone.
 
     Parameters: `encoder` and `readout`.
     """
@@ -89,11 +107,7 @@ class SequenceModel(nn.Module):
         train: bool,
     ) -> Float[Array, "batch time outputs"] | Float[Array, "batch outputs"]:
         """What is said after each step, or after each sequence's last one."""
-        hidden = self.encoder(x, lengths=lengths, train=train)
-        if not isinstance(self.config, TCNConfig):  # whose last layer drops out itself
-            hidden, _ = hidden
-            if train and self.config.dropout > 0:
-                hidden = dropout(self.make_rng("dropout"), hidden, self.config.dropout)
+        hidden, _ = self._encoded(x, train=train, lengths=lengths)
         if self.last:
             ends = jnp.full(x.shape[0], x.shape[1]) if lengths is None else lengths
             places = jnp.clip(ends - 1, 0, x.shape[1] - 1)[:, None, None]
@@ -104,7 +118,10 @@ class SequenceModel(nn.Module):
         """What `step` starts from, as `__call__` does."""
         if isinstance(self.config, TCNConfig):
             return init_state(self._levels(), batch)
-        zeros = jnp.zeros((self.config.num_layers, batch, self.config.hidden))
+        num_layers, hidden = self.config.num_layers, self.config.hidden
+        if isinstance(self.config, GridLSTMConfig):
+            return State(*(jnp.zeros((batch, num_layers, hidden)) for _ in State._fields))
+        zeros = jnp.zeros((num_layers, batch, hidden))
         return (zeros, zeros) if isinstance(self.config, LSTMConfig) else zeros
 
     def step(
@@ -113,10 +130,29 @@ class SequenceModel(nn.Module):
         """Reads one time step, without dropout: the new state and what is said after it."""
         if isinstance(self.config, TCNConfig):
             state, hidden = tcn_step(self._levels(), state, x)
-        else:
-            hidden, state = self.encoder(x[:, None], carry=state, train=False)
-            hidden = hidden[:, 0]
+            return state, self.readout(hidden)
+        state, outputs = self.continued(state, x[:, None], train=False)
+        return state, outputs[:, 0]
+
+    def continued(
+        self, state: Any, x: Float[Array, "batch time in_features"], *, train: bool
+    ) -> tuple[Any, Float[Array, "batch time outputs"]]:
+        """Reads on from a state: the new one and what is said after each step. Not for a TCN."""
+        hidden, state = self._encoded(x, train=train, carry=state)
         return state, self.readout(hidden)
+
+    def _encoded(self, x, *, train: bool, **options):
+        """What leaves the encoder and, but of a TCN, its last carry."""
+        match self.config:
+            case TCNConfig():  # whose last layer drops out itself
+                return self.encoder(x, train=train, **options), None
+            case GridLSTMConfig():  # which drops nothing out inside
+                hidden, carry = self.encoder(x, **options)
+            case _:
+                hidden, carry = self.encoder(x, train=train, **options)
+        if train and self.config.dropout > 0:
+            hidden = dropout(self.make_rng("dropout"), hidden, self.config.dropout)
+        return hidden, carry
 
     def _levels(self):
         return fold_weight_norm(tcn_params(self.encoder.variables["params"]))
@@ -133,6 +169,10 @@ def _encoder(config: SequenceConfig) -> nn.Module:
         case TCNConfig(channels, num_levels, kernel_size, rate, warn):
             widths = (channels,) * num_levels
             return TCN(widths, kernel_size, dropout_rate=rate, warn_beyond=warn)
+        case GridLSTMConfig():
+            return TwoLSTM(
+                config.hidden, config.num_layers, config.tied, forget_bias=config.forget_bias
+            )
 
 
 def totals_in_parts(

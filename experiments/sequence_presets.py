@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.sequence_model import (
+    GridLSTMConfig,
     GRUConfig,
     LSTMConfig,
     RNNConfig,
@@ -38,6 +39,8 @@ def system_of(config: SequenceConfig) -> str:
             name = "GRU"
         case LSTMConfig():
             name = "LSTM"
+        case GridLSTMConfig():
+            name = f"{'tied' if config.tied else 'untied'} 2-LSTM"
     layers = f"{config.num_layers} x " if config.num_layers > 1 else ""
     return f"{name}, {layers}{config.hidden} units"
 
@@ -50,7 +53,7 @@ def run_of(
     patience: int,
     log_every: int | None = None,
 ) -> Run:
-    """One seed after another; the parameters of the best validation are tested."""
+    """One seed after another, 2-LSTMs together; the parameters of the best validation are tested."""
     log_every = log_every or eval_every
     return Run(
         num_steps=num_steps,
@@ -58,7 +61,8 @@ def run_of(
         # a convolution in a compiled loop takes 18 times as long on CPU
         steps_per_call=1 if isinstance(config, TCNConfig) else log_every,
         log_every=log_every,
-        seed_mode="loop",
+        # a grid's diagonals are many small products, which seeds fill up on a GPU
+        seed_mode="vmap" if isinstance(config, GridLSTMConfig) else "loop",
         stopping="patience",
         stopping_size=patience,
         checkpoint_every=5 * eval_every,

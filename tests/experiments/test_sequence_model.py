@@ -1,4 +1,4 @@
-"""The four models of the sequence experiments: lengths, dropout, and their sizes."""
+"""The models of the sequence experiments: lengths, dropout, and their sizes."""
 
 import dataclasses
 from functools import partial
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.sequence_model import (
+    GridLSTMConfig,
     GRUConfig,
     LSTMConfig,
     RNNConfig,
@@ -21,7 +22,13 @@ from experiments.sequence_model import (
 from experiments.sequence_presets import check_model, encoder_size, run_of, system_of
 from structdl.errors import InputError
 
-MODELS = (RNNConfig(3), GRUConfig(3), LSTMConfig(3), TCNConfig(3, num_levels=2, kernel_size=2))
+MODELS = (
+    RNNConfig(3),
+    GRUConfig(3),
+    LSTMConfig(3),
+    TCNConfig(3, num_levels=2, kernel_size=2),
+    GridLSTMConfig(3, num_layers=2),
+)
 TIME, LENGTHS = 7, np.array([7, 3, 1, 0])
 each_model = pytest.mark.parametrize("config", MODELS, ids=lambda config: type(config).__name__)
 
@@ -63,10 +70,11 @@ def test_a_sequence_is_read_out_at_its_own_end_and_padding_changes_nothing(confi
 @each_model
 def test_dropout_is_there_in_training_alone(config):
     x = sequences()
-    dropping = SequenceModel(dataclasses.replace(config, dropout=0.5), 3)
+    width = 6 if isinstance(config, GridLSTMConfig) else 3  # hidden and memory
+    dropping = SequenceModel(dataclasses.replace(config, dropout=0.5), width)
     variables = initialized(dropping, x)
     # a read-out that says what it is given
-    variables["params"]["readout"] = {"kernel": jnp.eye(3), "bias": jnp.zeros(3)}
+    variables["params"]["readout"] = {"kernel": jnp.eye(width), "bias": jnp.zeros(width)}
 
     @jax.jit
     def trained(key):
@@ -77,7 +85,7 @@ def test_dropout_is_there_in_training_alone(config):
     assert not np.array_equal(first, other)
     evaluated, without = (
         jax.jit(partial(model.apply, train=False))(variables, x)
-        for model in (dropping, SequenceModel(config, 3))
+        for model in (dropping, SequenceModel(config, width))
     )
     np.testing.assert_array_equal(evaluated, without)
     if isinstance(config, TCNConfig):
@@ -86,6 +94,34 @@ def test_dropout_is_there_in_training_alone(config):
         kept = first != 0
         assert 0.3 < kept.mean() < 0.7
         np.testing.assert_allclose(first[kept], 2 * np.asarray(without)[kept], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        RNNConfig(3, num_layers=2),
+        GRUConfig(3),
+        LSTMConfig(3, num_layers=2),
+        GridLSTMConfig(3, num_layers=2),
+        GridLSTMConfig(2, num_layers=4, tied=False),
+    ],
+)
+def test_reading_on_from_a_state_gives_what_the_whole_sequence_gives(config):
+    x = sequences()
+    model = SequenceModel(config, 2)
+    variables = initialized(model, x)
+    expected = jax.jit(partial(model.apply, train=False))(variables, x)
+    read_on = jax.jit(partial(model.apply, train=False, method="continued"))
+    step = jax.jit(partial(model.apply, method="step"))
+    state = model.apply(variables, len(LENGTHS), method="initial_state")
+    state, first = read_on(variables, state, x[:, :4])
+    # the state after it is worth as much as what was read
+    _, rest = read_on(variables, state, x[:, 4:])
+    found = jnp.concatenate([first, rest], axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    for place in range(4, TIME):
+        state, output = step(variables, state, x[:, place])
+        np.testing.assert_allclose(output, expected[:, place], rtol=1e-4, atol=1e-5)
 
 
 def test_noise_has_its_deviation_and_none_changes_nothing():
@@ -101,11 +137,20 @@ def test_sizes_are_those_of_the_papers_equations():
     gate = hidden * (inputs + hidden + 1)
     assert encoder_size(RNNConfig(hidden), 9, inputs) == gate
     assert encoder_size(LSTMConfig(hidden), 9, inputs) == 4 * gate
+    # along time and along depth four gates of both hiddens; an input gives hidden and memory
+    block, projection = 2 * 4 * hidden * (2 * hidden + 1), 2 * hidden * (inputs + 1)
+    for num_layers in (1, 4):
+        tied = GridLSTMConfig(hidden, num_layers)
+        untied = dataclasses.replace(tied, tied=False)
+        assert encoder_size(tied, 9, inputs) == block + projection
+        assert encoder_size(untied, 9, inputs) == num_layers * block + projection
 
 
 def test_a_model_of_another_size_is_refused_with_the_width_that_fits(capsys):
     with pytest.raises(InputError, match=r"give --model.hidden 46, or give --parameters 0"):
         check_model(GRUConfig(4), 9, 88, 18_500)
+    with pytest.raises(InputError, match=r"give --model.hidden 106, or give --parameters 0"):
+        check_model(GridLSTMConfig(4), 9, 32, 187_000)
     with pytest.raises(InputError, match=r"give --model.channels \d+, or"):
         check_model(TCNConfig(4, warn_beyond=False), 9, 88, 18_500)
     capsys.readouterr()
@@ -128,6 +173,8 @@ def test_a_size_that_no_width_has_is_said_to_have_none():
     [
         (RNNConfig(0), "--model.hidden is 0"),
         (LSTMConfig(3, num_layers=0), "--model.num-layers is 0"),
+        (GridLSTMConfig(3, num_layers=0), "--model.num-layers is 0"),
+        (GridLSTMConfig(3, dropout=1.0), "--model.dropout is 1.0"),
         (TCNConfig(3, num_levels=0), "--model.num-levels is 0"),
         (TCNConfig(3, kernel_size=-1), "--model.kernel-size is -1"),
         (GRUConfig(3, dropout=1.0), "--model.dropout is 1.0"),
@@ -151,6 +198,8 @@ def test_a_system_is_named_by_its_units():
     assert system_of(GRUConfig(46)) == "GRU, 46 units"
     assert system_of(LSTMConfig(5, num_layers=2)) == "LSTM, 2 x 5 units"
     assert system_of(TCNConfig(16, num_levels=4)) == "TCN, 4 x 16 channels"
+    assert system_of(GridLSTMConfig(106, num_layers=6)) == "tied 2-LSTM, 6 x 106 units"
+    assert system_of(GridLSTMConfig(9, num_layers=1, tied=False)) == "untied 2-LSTM, 9 units"
 
 
 def test_only_convolutions_are_called_step_by_step():
