@@ -53,7 +53,7 @@ def run_of(
     patience: int,
     log_every: int | None = None,
 ) -> Run:
-    """One seed after another, 2-LSTMs together; the parameters of the best validation are tested."""
+    """One seed after another, or 2-LSTMs together; the best validation's parameters are tested."""
     log_every = log_every or eval_every
     return Run(
         num_steps=num_steps,

@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.language_modeling.presets import Config
-from structdl.datasets import penn_treebank, simple_sentences, tiny_shakespeare
+from structdl.datasets import enwik8, penn_treebank, simple_sentences, tiny_shakespeare
 from structdl.datasets.sequences import Splits
 from structdl.datasets.vocabulary import END_OF_LINE, Text, encode, words_of
 from structdl.errors import InputError, nearest_names
 from structdl.training.batches import shuffled_epochs
 
 WORDS = "ptb_words"
-DATASETS = ("simple_sentences", "tiny_shakespeare", "ptb_characters", WORDS)
+BYTES = "enwik8"
+DATASETS = ("simple_sentences", "tiny_shakespeare", "ptb_characters", WORDS, BYTES)
 
 
 class Corpus(NamedTuple):
@@ -38,6 +39,13 @@ class Stretch(NamedTuple):
     firsts: np.ndarray  # [batch], int32
 
 
+class NextStretch(NamedTuple):
+    """The next stretch of each row's sequence, read in order."""
+
+    starts: np.ndarray  # [batch], int32: places of the first symbols that are read
+    fresh: np.ndarray  # (), bool: whether sequences begin here, with nothing read before
+
+
 def load(config: Config) -> Corpus:
     """The text of a config.
 
@@ -54,6 +62,8 @@ def load(config: Config) -> Corpus:
             text = penn_treebank.load("character", **folders)
         case "ptb_words":
             text = penn_treebank.load("word", **folders)
+        case "enwik8":
+            text = enwik8.load(**folders)
         case _:
             raise InputError(
                 f"--dataset is {config.dataset!r}: {nearest_names(config.dataset, DATASETS)}"
@@ -94,6 +104,44 @@ def train_batches(
     return batch
 
 
+def ordered_batches(
+    bounds: tuple[int, int], batch_size: int, stretch: int, sequence: int
+) -> Callable[[int, int], NextStretch]:
+    """`batch(step, seed)`: sequences of `sequence` symbols, each read a stretch a step, in order.
+
+    Every `sequence // stretch` steps other sequences begin. An epoch goes once through the text,
+    newly cut into sequences, which are shuffled.
+
+    Raises:
+      InputError: numbers below 1, a sequence that is not a whole number of stretches, or a text
+        too short for a batch of them.
+    """
+    low, high = bounds
+    _check(bounds, stretch, 0)
+    if sequence < 1 or sequence % stretch:
+        raise InputError(
+            f"--sequence is {sequence}, and it is read in stretches of {stretch}: give a multiple "
+            "of --stretch, or 0 for stretches that do not follow one another."
+        )
+    # cut as in train_batches
+    num = max(0, (high - low - sequence) // sequence)
+    if not 1 <= batch_size <= num:
+        raise InputError(
+            f"--batch-size is {batch_size}, and the text of training has {num} sequences of "
+            f"{sequence} symbols, cut at any place: give 1 to {num}, or a smaller --sequence."
+        )
+    rows = shuffled_epochs(np.arange(num), batch_size)
+    stretches, groups_per_epoch = sequence // stretch, num // batch_size
+
+    def batch(step: int, seed: int) -> NextStretch:
+        group, place = divmod(step, stretches)
+        rng = np.random.default_rng([seed, group // groups_per_epoch, 1])
+        begins = low + rng.integers(sequence) + sequence * rows(group, seed)
+        return NextStretch((begins + stretch * place).astype(np.int32), np.bool_(place == 0))
+
+    return batch
+
+
 def whole(bounds: tuple[int, int], stretch: int, context: int) -> Stretch:
     """A part in one batch: each of its symbols but the first is predicted, and counts, once.
 
@@ -118,7 +166,11 @@ def prompt_ids(config: Config, corpus: Corpus) -> np.ndarray:
     if not config.prompt:
         low, _ = corpus.bounds.test
         return corpus.ids[low : low + (6 if config.dataset == WORDS else 30)]
-    symbols = words_of(config.prompt) if config.dataset == WORDS else config.prompt
+    symbols = config.prompt
+    if config.dataset == WORDS:
+        symbols = words_of(symbols)
+    elif config.dataset == BYTES:
+        symbols = enwik8.as_bytes(symbols)
     try:
         return encode(symbols, corpus.vocabulary)
     except InputError as error:
@@ -127,6 +179,8 @@ def prompt_ids(config: Config, corpus: Corpus) -> np.ndarray:
 
 def written(dataset: str, symbols: list[str]) -> str:
     """Symbols as a text to read."""
+    if dataset == BYTES:
+        return enwik8.from_bytes("".join(symbols))
     if dataset != WORDS:
         return "".join(symbols)
     return " ".join(symbols).replace(f"{END_OF_LINE} ", "\n").replace(END_OF_LINE, "\n")

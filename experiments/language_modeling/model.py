@@ -67,6 +67,13 @@ class LanguageModel(nn.Module):
         state, outputs = self.sequence.step(state, self._embedded(symbols))
         return state, self.logits(outputs)
 
+    def continued(
+        self, state: Any, symbols: Int[Array, "batch time"], *, train: bool
+    ) -> tuple[Any, Float[Array, "batch time outputs"]]:
+        """Reads on from a state: the new one, and what `logits` are of. Not for a TCN."""
+        x = self.dropout(self._embedded(symbols), deterministic=not train)
+        return self.sequence.continued(state, x, train=train)
+
     def _embedded(self, symbols):
         return lookup(self.embed.embedding, symbols)
 

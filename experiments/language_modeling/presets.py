@@ -7,13 +7,14 @@ from typing import Annotated, NamedTuple
 import tyro
 
 from experiments.sequence_model import (
+    GridLSTMConfig,
     GRUConfig,
     LSTMConfig,
     RNNConfig,
     SequenceConfig,
     TCNConfig,
 )
-from experiments.sequence_presets import BAI, NAMES, run_of, system_of
+from experiments.sequence_presets import BAI, run_of, system_of
 from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
 from structdl.training.run import FREE, DataConfig, Run
@@ -24,7 +25,7 @@ class Config:
     """Everything that decides a run."""
 
     dataset: str = "simple_sentences"
-    """simple_sentences, tiny_shakespeare, ptb_characters or ptb_words."""
+    """simple_sentences, tiny_shakespeare, ptb_characters, ptb_words or enwik8."""
     model: SequenceConfig = GRUConfig(72)
     parameters: int = 20_000
     """What the model must have, within 5 %, without embedding and read-out; 0 for any number."""
@@ -40,6 +41,9 @@ class Config:
     """Symbols of each whose next one counts in the loss."""
     context: int = 25
     """Symbols of each that come before these and do not count."""
+    sequence: int = 0
+    """Symbols of sequences that training reads in order, a stretch a step, its state carried from
+    one to the next; their first has no context. 0: stretches that do not follow one another."""
     prompt: str = dataclasses.field(default="", metadata=FREE)
     """After which sample.txt is written; by default the beginning of the test part."""
     temperature: float = dataclasses.field(default=0.7, metadata=FREE)
@@ -50,7 +54,7 @@ class Config:
 
 
 class _Comparison(NamedTuple):
-    """Four models of one size on one text."""
+    """Models of one size on one text."""
 
     title: str
     config: Config  # but for the model and the run
@@ -59,6 +63,7 @@ class _Comparison(NamedTuple):
     log_every: int
     models: Mapping[str, SequenceConfig]
     published: Mapping[str, float] = {}
+    source: str = BAI
     learning_rates: Mapping[str, float] = {}  # where they are not the config's
 
 
@@ -77,12 +82,14 @@ _TINY = {
     "rnn": RNNConfig(133),
     "lstm": LSTMConfig(63),
     "tcn": TCNConfig(29, num_levels=4, kernel_size=3),
+    "grid": GridLSTMConfig(34, num_layers=3),
 }
 _CHARACTERS = {
     "gru": GRUConfig(232),
     "rnn": RNNConfig(416),
     "lstm": LSTMConfig(200),
     "tcn": TCNConfig(92, num_levels=4, kernel_size=3),
+    "grid": GridLSTMConfig(106, num_layers=6),
 }
 _WORDS = {
     "gru": GRUConfig(194),
@@ -103,7 +110,7 @@ _LARGE_WORDS = {
     "tcn": TCNConfig(600, num_levels=4, kernel_size=3, dropout=0.45),
 }
 # chosen by the validation loss of short runs on tiny Shakespeare
-_ADAM = {"gru": 0.01, "rnn": 0.003, "lstm": 0.01, "tcn": 0.01}
+_ADAM = {"gru": 0.01, "rnn": 0.003, "lstm": 0.01, "tcn": 0.01, "grid": 0.01}
 _SMALL = Config(
     "tiny_shakespeare",
     parameters=187_000,
@@ -193,6 +200,25 @@ _COMPARISONS = {
         models=_LARGE_WORDS,
         published={"rnn": 114.50, "gru": 92.48, "lstm": 78.93, "tcn": 88.68},
     ),
+    "enwik8": _Comparison(
+        "enwik8, bytes of Wikipedia",
+        Config(
+            "enwik8",
+            parameters=16_420_000,
+            embedding=205,
+            batch_size=100,
+            stretch=50,
+            context=1000,
+            sequence=10_000,
+            optimizer=_optimizer("adam", 0.001, 180_000, 1.0),
+        ),
+        steps=180_000,  # ten times through the text
+        eval_every=9000,
+        log_every=200,
+        models={"grid": GridLSTMConfig(1000, num_layers=6)},
+        published={"grid": 1.47},
+        source="Kalchbrenner et al. 2015, section 4.4",
+    ),
 }
 
 
@@ -218,7 +244,7 @@ def _preset(model: str, comparison: _Comparison) -> Preset:
         system_of(its),
         comparison.title,
         f"{system_of(its)}, on {comparison.title}",
-        [Published(metric, figures[model], BAI)] if model in figures else [],
+        [Published(metric, figures[model], comparison.source)] if model in figures else [],
         metrics=(metric,),
         picture={"gru": "models.png", "lstm": "surprise.png"}.get(model, ""),
     )
@@ -227,5 +253,5 @@ def _preset(model: str, comparison: _Comparison) -> Preset:
 PRESETS = {
     f"{model}-{name}": _preset(model, comparison)
     for name, comparison in _COMPARISONS.items()
-    for model in NAMES
+    for model in comparison.models
 }

@@ -7,6 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from experiments.language_modeling import train
@@ -14,6 +15,7 @@ from experiments.language_modeling.data import (
     in_unit,
     join,
     load,
+    ordered_batches,
     prompt_ids,
     train_batches,
     whole,
@@ -24,12 +26,19 @@ from experiments.language_modeling.model import make_model
 from experiments.language_modeling.presets import PRESETS, Config
 from experiments.language_modeling.sample import sample
 from experiments.language_modeling.train import EXPERIMENT, main, make_task
-from experiments.sequence_model import GRUConfig, LSTMConfig, RNNConfig, TCNConfig
+from experiments.sequence_model import (
+    GridLSTMConfig,
+    GRUConfig,
+    LSTMConfig,
+    RNNConfig,
+    TCNConfig,
+)
 from structdl.datasets import simple_sentences
 from structdl.datasets.sequences import Splits
 from structdl.datasets.vocabulary import Text
 from structdl.errors import InputError
 from structdl.training.run import DataConfig, Run
+from structdl.training.task import Inputs
 
 TINY = ["--model.hidden", "4", "--parameters", "0", "--batch-size", "8", "--stretch", "20"]
 MODELS = (
@@ -37,6 +46,7 @@ MODELS = (
     GRUConfig(5),
     LSTMConfig(5, num_layers=2),
     TCNConfig(5, num_levels=2, kernel_size=2),
+    GridLSTMConfig(5, num_layers=2),
 )
 
 
@@ -212,8 +222,77 @@ def test_an_epoch_goes_once_through_the_text():
     assert not np.array_equal(batch(0, 0).firsts, batch(0, 1).firsts)
 
 
+def test_sequences_are_read_in_order_and_an_epoch_goes_once_through_the_text():
+    low, high, stretch, sequence = 10, 250, 4, 12
+    batch = ordered_batches((low, high), 3, stretch, sequence)
+    num = (high - low - sequence) // sequence  # sequences of an epoch
+    epochs = [[], []]
+    for group in range(2 * (num // 3)):
+        parts = [batch(3 * group + place, 0) for place in range(3)]
+        assert [bool(part.fresh) for part in parts] == [True, False, False]
+        begins = parts[0].starts
+        for place, part in enumerate(parts):
+            np.testing.assert_array_equal(part.starts, begins + place * stretch)
+        assert begins.min() >= low
+        assert begins.max() + sequence < high  # the last symbol's next one is there
+        epochs[group // (num // 3)] += begins.tolist()
+    cuts = [{(begin - low) % sequence for begin in epoch} for epoch in epochs]
+    assert [len(cut) for cut in cuts] == [1, 1]
+    assert cuts[0] != cuts[1]
+    assert all(len(set(epoch)) == len(epoch) for epoch in epochs)
+    assert not np.array_equal(batch(0, 0).starts, batch(0, 1).starts)
+
+
+CARRYING = (LSTMConfig(5, num_layers=2), GridLSTMConfig(5, num_layers=3))
+
+
+@pytest.mark.parametrize("its", CARRYING, ids=lambda its: type(its).__name__)
+def test_stretches_read_in_order_give_what_the_whole_sequence_gives(config, its):
+    carrying = dataclasses.replace(config, model=its, stretch=6, sequence=12)
+    task = make_task(carrying)
+    inputs = [Inputs(task.data, (), task.batch(step, 0)) for step in range(3)]
+    params, nothing = jax.jit(task.init)(jax.random.key(3), inputs[0])
+    assert {leaf.shape[carried_axis(its)] for leaf in jax.tree.leaves(nothing)} == {8}
+
+    @jax.jit
+    @partial(jax.value_and_grad, has_aux=True)
+    def step(params, state, inputs):
+        (total, count), (state, _) = task.loss_fn(params, state, inputs, jax.random.key(0))
+        return total, (count, state)
+
+    (first, (count, state)), _ = step(params, nothing, inputs[0])
+    (second, (_, last)), _ = step(params, state, inputs[1])
+    starts = inputs[0].batch.starts
+    places = starts[:, None] + np.arange(13)
+    logits = logits_of(
+        make_model(carrying, len(load(config).vocabulary)), params, task.data[places[:, :-1]]
+    )
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, task.data[places[:, 1:]])
+    assert int(count) == 8 * 6
+    np.testing.assert_allclose(first, losses[:, :6].sum(), rtol=1e-5)
+    np.testing.assert_allclose(second, losses[:, 6:].sum(), rtol=1e-5)
+    # the third begins another sequence, whatever was read before
+    (third, _), gradient = step(params, last, inputs[2])
+    (same, _), same_gradient = step(params, nothing, inputs[2])
+    chex.assert_trees_all_equal((third, gradient), (same, same_gradient))
+    (without, _), _ = step(params, nothing, inputs[1])
+    assert abs(float(without - second)) > 1e-3 * float(second)
+    # what is evaluated does not look at it
+    (batch,) = task.eval_batches("validation")
+    some = Inputs(task.data, (), jax.tree.map(lambda leaf: leaf[:3], batch))
+    metrics = jax.jit(task.metrics)
+    chex.assert_trees_all_equal(
+        *(metrics(params, each, some, jax.random.key(0)) for each in (nothing, last))
+    )
+
+
+def carried_axis(its):
+    """That of the rows in a model's state."""
+    return 0 if isinstance(its, GridLSTMConfig) else 1
+
+
 @pytest.mark.parametrize(
-    ("its", "tied"), [*zip(MODELS, (False,) * 4, strict=True), (MODELS[1], True)]
+    ("its", "tied"), [*zip(MODELS, (False,) * 5, strict=True), (MODELS[1], True)]
 )
 def test_reading_symbol_by_symbol_gives_what_the_whole_text_gives(config, its, tied):
     model = make_model(dataclasses.replace(config, model=its, tied=tied), 7)
@@ -307,6 +386,19 @@ def test_a_run_that_goes_on_equals_one_that_was_not_interrupted(resumed_equals_w
     assert (figures / "sample.txt").read_text().startswith("the dog")
 
 
+def test_a_run_that_stops_within_a_sequence_goes_on_from_its_state(resumed_equals_whole):
+    words = ["--sequence", "60", "--context", "10", "--num-seeds", "2"]
+    resumed_equals_whole(EXPERIMENT, ["grid-sentences", *TINY, *words])
+
+
+def test_bytes_are_asked_for_and_written_as_text(config):
+    as_bytes = dataclasses.replace(config, dataset="enwik8", prompt="né")
+    corpus = join(Text(*(np.zeros(9, np.int32),) * 3, tuple(map(chr, range(256)))))
+    asked = prompt_ids(as_bytes, corpus)
+    assert bytes(asked.tolist()) == "né".encode()
+    assert written("enwik8", [corpus.vocabulary[place] for place in asked]) == "né"
+
+
 def test_the_least_loss_of_the_readme():
     readme = (EXPERIMENT.directory / "README.md").read_text()
     bits = in_unit(simple_sentences.least_loss(), "simple_sentences")
@@ -324,7 +416,16 @@ def test_the_least_loss_of_the_readme():
         (["--temperature", "-1"], "--temperature is -1"),
         (["--embedding-dropout", "-0.5"], "--embedding-dropout is -0.5"),
         (["--parameters", "1000"], "give --parameters 0"),
+        (["--sequence", "-20"], "--sequence is -20"),
+        (["--sequence", "50"], "--sequence is 50, and it is read in stretches of 20"),
+        (["--sequence", "200000"], "--batch-size is 8, and the text of training has"),
+        (["--sequence", "40", "--parallel", "pmap"], "give --parallel jit"),
     ],
 )
 def test_bad_options_are_named(words, message, is_refused):
     is_refused(main, [*TINY, *words], message)
+
+
+def test_a_convolution_has_no_state_to_carry(is_refused):
+    words = ["tcn-sentences", "--sequence", "50"]
+    is_refused(main, words, "a TCN has no state that --sequence could carry")
