@@ -53,7 +53,7 @@ def run_of(
     patience: int,
     log_every: int | None = None,
 ) -> Run:
-    """One seed after another, or 2-LSTMs together; the best validation's parameters are tested."""
+    """One seed after another; the parameters of the best validation are tested."""
     log_every = log_every or eval_every
     return Run(
         num_steps=num_steps,
@@ -61,8 +61,7 @@ def run_of(
         # a convolution in a compiled loop takes 18 times as long on CPU
         steps_per_call=1 if isinstance(config, TCNConfig) else log_every,
         log_every=log_every,
-        # a grid's diagonals are many small products, which seeds fill up on a GPU
-        seed_mode="vmap" if isinstance(config, GridLSTMConfig) else "loop",
+        seed_mode="loop",
         stopping="patience",
         stopping_size=patience,
         checkpoint_every=5 * eval_every,

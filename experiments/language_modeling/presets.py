@@ -1,7 +1,7 @@
 """The config of this experiment, and its presets with the figures that they reproduce."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, NamedTuple
 
 import tyro
@@ -65,6 +65,7 @@ class _Comparison(NamedTuple):
     published: Mapping[str, float] = {}
     source: str = BAI
     learning_rates: Mapping[str, float] = {}  # where they are not the config's
+    together: Sequence[str] = ()  # models whose seeds train at once, as is faster on a GPU
 
 
 def _optimizer(name: str, learning_rate: float, steps: int, clip_norm: float) -> OptimizerConfig:
@@ -120,7 +121,7 @@ _SMALL = Config(
     context=50,
     optimizer=_optimizer("adam", 0.003, 4000, 1.0),
 )
-_SMALL_RUN = {"steps": 4000, "eval_every": 250, "log_every": 50}
+_SMALL_RUN = {"steps": 4000, "eval_every": 250, "log_every": 50, "together": ("grid",)}
 _COMPARISONS = {
     "sentences": _Comparison(
         "generated sentences",
@@ -147,6 +148,7 @@ _COMPARISONS = {
         log_every=50,
         models=_CHARACTERS,
         learning_rates=_ADAM,
+        together=("grid",),
     ),
     "ptb-word": _Comparison(
         "Penn Treebank, words",
@@ -218,6 +220,7 @@ _COMPARISONS = {
         models={"grid": GridLSTMConfig(1000, num_layers=6)},
         published={"grid": 1.47},
         source="Kalchbrenner et al. 2015, section 4.4",
+        together=("grid",),
     ),
 }
 
@@ -225,17 +228,18 @@ _COMPARISONS = {
 def _preset(model: str, comparison: _Comparison) -> Preset:
     optimizer, its = comparison.config.optimizer, comparison.models[model]
     rate = comparison.learning_rates.get(model, optimizer.learning_rate)
+    run = run_of(
+        its,
+        comparison.steps,
+        eval_every=comparison.eval_every,
+        patience=20,
+        log_every=comparison.log_every,
+    )
     config = dataclasses.replace(
         comparison.config,
         model=its,
         optimizer=dataclasses.replace(optimizer, learning_rate=rate),
-        run=run_of(
-            its,
-            comparison.steps,
-            eval_every=comparison.eval_every,
-            patience=20,
-            log_every=comparison.log_every,
-        ),
+        run=dataclasses.replace(run, seed_mode="vmap") if model in comparison.together else run,
     )
     metric = "test_perplexity" if config.dataset == "ptb_words" else "test_bits_per_character"
     figures = comparison.published

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import get
 from experiments.sequence_model import (
     GridLSTMConfig,
     GRUConfig,
@@ -21,6 +22,9 @@ from experiments.sequence_model import (
 )
 from experiments.sequence_presets import check_model, encoder_size, run_of, system_of
 from structdl.errors import InputError
+from structdl.training.cli import parse
+from structdl.training.loop import check_start
+from structdl.training.optimizers import make_optimizer
 
 MODELS = (
     RNNConfig(3),
@@ -192,6 +196,26 @@ def test_a_convolution_that_does_not_reach_far_enough_is_refused():
     with pytest.raises(InputError, match="3 levels"):
         check_model(config, 20, 2, 0, reach=14)
     check_model(GRUConfig(3), 20, 2, 0, reach=14)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "language_modeling",
+        "polyphonic_music",
+        "raw_audio",
+        "sequential_digits",
+        "synthetic_sequences",
+    ],
+)
+def test_every_sequence_experiment_takes_a_2_lstm(name):
+    experiment = get(name)
+    preset, *_ = experiment.presets.values()
+    config = dataclasses.replace(preset.config, model=GridLSTMConfig(4, 2), parameters=0)
+    its = experiment._replace(presets={"grid": preset._replace(config=config)})
+    _, config = parse(its, ["grid", "--model.hidden", "5", "--model.no-tied"])
+    assert config.model == GridLSTMConfig(5, 2, tied=False)
+    check_start(its.make_task(config), make_optimizer(config.optimizer), config.run)
 
 
 def test_a_system_is_named_by_its_units():
