@@ -275,8 +275,9 @@ def test_stretches_read_in_order_give_what_the_whole_sequence_gives(config, its)
     (third, _), gradient = step(params, last, inputs[2])
     (same, _), same_gradient = step(params, nothing, inputs[2])
     chex.assert_trees_all_equal((third, gradient), (same, same_gradient))
+    # a lost state would show above: it is worth more than ten times what is tolerated there
     (without, _), _ = step(params, nothing, inputs[1])
-    assert abs(float(without - second)) > 1e-3 * float(second)
+    assert abs(float(without - second)) > 1e-4 * float(second)
     # what is evaluated does not look at it
     (batch,) = task.eval_batches("validation")
     some = Inputs(task.data, (), jax.tree.map(lambda leaf: leaf[:3], batch))
