@@ -82,8 +82,11 @@ def measure(module: str, case: Case, *, threads: int, rounds: int | None = None)
     return {side: [each[side] for each in found] for side in case.sides}
 
 
-def rows(case: Case, milliseconds: dict[str, Sequence[float]]) -> Iterator[dict[str, Any]]:
+def rows(
+    case: Case, milliseconds: dict[str, Sequence[float]], *, on_gpu: bool = False
+) -> Iterator[dict[str, Any]]:
     """A row for each peer: medians, their ratio, and the quartiles as the spread."""
+    goals = {**case.goals, **case.gpu_goals} if on_gpu else case.goals
     ours = np.asarray(milliseconds[OURS])
     for peer in (name for name in case.sides if name != OURS):
         theirs = np.asarray(milliseconds[peer])
@@ -95,7 +98,7 @@ def rows(case: Case, milliseconds: dict[str, Sequence[float]]) -> Iterator[dict[
             "peer_ms": significant(np.median(theirs)),
             "peer_quartiles": [significant(value) for value in quartiles(theirs)],
             "ratio": significant(np.median(theirs) / np.median(ours)),
-            "goal": case.goals.get(peer),
+            "goal": goals.get(peer),
             "rounds": len(ours),
         }
 

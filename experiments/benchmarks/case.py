@@ -22,6 +22,7 @@ class Case(NamedTuple):
         repeated less often.
       own_clock: whether a call returns its seconds itself, say because it does a part of the work
         and reckons what all of it takes.
+      gpu_goals: further goals, where the device is a GPU.
     """
 
     name: str
@@ -30,3 +31,4 @@ class Case(NamedTuple):
     units: Mapping[str, int] = {}
     whole_process: bool = False
     own_clock: bool = False
+    gpu_goals: Mapping[str, float] = {}

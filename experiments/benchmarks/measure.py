@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import jax
 from tqdm import tqdm
 
 from experiments.benchmarks.alternate import measure, rows
@@ -18,7 +19,8 @@ from structdl.errors import InputError
 from structdl.training import ledger
 
 DIRECTORY = Path(__file__).parent
-FAMILIES = ("graphs", "sequences", "optimizers")
+FAMILIES = ("graphs", "sequences", "grid_lstm", "optimizers")
+ON_GPU = ("grid_lstm",)  # whose peers take a GPU where there is one, as JAX does
 VERSIONS = ("jax", "optax", "torch", "torch-geometric")
 KEY = ("family", "case", "peer", "device", "threads")
 
@@ -57,6 +59,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def measure_family(options: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows of a family, printed as they come."""
     _require_peers()
+    device, on_gpu = _device(options.family)
     if options.record:
         ledger.require_clean_tree(DIRECTORY)
     module = f"experiments.benchmarks.{options.family}"
@@ -66,7 +69,7 @@ def measure_family(options: argparse.Namespace) -> list[dict[str, Any]]:
     setting = {
         "family": options.family,
         "threads": options.threads,
-        "device": f"{platform.machine()} CPU, {os.cpu_count()} cores",
+        "device": device,
         "versions": {name: metadata.version(name) for name in VERSIONS},
         "commit": ledger.provenance(DIRECTORY),
         "date": ledger.today(),
@@ -75,7 +78,7 @@ def measure_family(options: argparse.Namespace) -> list[dict[str, Any]]:
     print(format_table([]))
     for case in tqdm(cases, unit="case", disable=None):
         milliseconds = measure(module, case, threads=options.threads, rounds=options.rounds)
-        new = [setting | row for row in rows(case, milliseconds)]
+        new = [setting | row for row in rows(case, milliseconds, on_gpu=on_gpu)]
         tqdm.write("\n".join(format_table(new).splitlines()[2:]))
         found += new
     return found
@@ -94,8 +97,14 @@ def format_table(found: list[dict[str, Any]]) -> str:
         )
         goal = f"{row['goal']:g}" if row["goal"] else ""
         ratio = f"{row['ratio']:.2f}"
-        lines.append(f"| {row['case']} | {ours} | {row['peer']} | {theirs} | {ratio} | {goal} |")
+        lines.append(f"| {_case(row)} | {ours} | {row['peer']} | {theirs} | {ratio} | {goal} |")
     return "\n".join(lines)
+
+
+def _case(row: dict[str, Any]) -> str:
+    """Rows of a CPU are the rule and do not name it."""
+    device = row.get("device", "CPU")
+    return row["case"] if "CPU" in device else f"{row['case']}, on {device}"
 
 
 def _number(value: float) -> str:
@@ -104,6 +113,16 @@ def _number(value: float) -> str:
 
 def _threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _device(family: str) -> tuple[str, bool]:
+    """Where a family computes, in words, and whether that is a GPU; the sides are told as well."""
+    # each side has a process of its own, and the first would take most of a GPU's memory
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if family in ON_GPU and jax.default_backend() == "gpu":
+        return f"1 x {jax.devices()[0].device_kind}", True
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores", False
 
 
 def _require_peers() -> None:
