@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from structdl.errors import InputError
-from structdl.recurrent.grid_lstm import grid_block, grid_lstm
+from structdl.recurrent.grid_lstm import default_order, grid_block, grid_lstm
 from structdl.recurrent.grid_orders import State, Transform
 
 BATCH = 3
@@ -177,18 +177,26 @@ def test_two_forms_of_the_output():
         np.testing.assert_allclose(found.hidden, [expected], rtol=1e-6)
 
 
+def num_steps(args, grid, order):
+    """The length of the longest loop, of the outermost."""
+    jaxpr = jax.make_jaxpr(lambda args: run(*args, grid, order))(args)
+    return max(eqn.params["length"] for eqn in jaxpr.eqns if eqn.primitive.name == "scan")
+
+
 def test_a_wavefront_takes_as_many_steps_as_there_are_diagonals():
     grid = ((6, 4), (2, 2), ("lstm", "lstm"), (True, True))
     args = make(grid)
-    lengths = {
-        order: max(
-            eqn.params["length"]
-            for eqn in jax.make_jaxpr(lambda args, order=order: run(*args, grid, order))(args).eqns
-            if eqn.primitive.name == "scan"
-        )
-        for order in ("nested", "wavefront")
-    }
+    lengths = {order: num_steps(args, grid, order) for order in ("nested", "wavefront")}
     assert lengths == {"nested": 6, "wavefront": 9}
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+def test_the_order_by_default_is_that_of_the_platform(monkeypatch, platform):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    assert default_order() == ("nested" if platform == "cpu" else "wavefront")
+    grid = GRIDS["2, shared"]
+    args = make(grid)
+    assert num_steps(args, grid, "auto") == num_steps(args, grid, default_order())
 
 
 @pytest.mark.parametrize(
