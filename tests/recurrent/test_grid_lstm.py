@@ -193,10 +193,13 @@ def test_a_wavefront_takes_as_many_steps_as_there_are_diagonals():
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
 def test_the_order_by_default_is_that_of_the_platform(monkeypatch, platform):
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
-    assert default_order() == ("nested" if platform == "cpu" else "wavefront")
+    expected = "nested" if platform == "cpu" else "wavefront"
     grid = GRIDS["2, shared"]
     args = make(grid)
-    assert num_steps(args, grid, "auto") == num_steps(args, grid, default_order())
+    assert default_order(args[0]) == expected
+    assert num_steps(args, grid, "auto") == num_steps(args, grid, expected)
+    wide = Transform(jnp.zeros((800, 1600)), jnp.zeros(1600))
+    assert default_order([args[0][0], wide]) == "wavefront"
 
 
 @pytest.mark.parametrize(
