@@ -247,6 +247,7 @@ def _train_and_test(
             "--optimizer.clip-norm, with --overwrite or another --workdir."
         )
     values = measure(task, config.run, result, stopwatch, preempted)
+    values |= _more_metrics(experiment, config, task, result, stopwatch, preempted)
     metrics = {name: summarize(of_seeds) for name, of_seeds in values.items()}
     summary = _summary(experiment, preset, config, result, metrics, stopwatch)
     summary |= {"costs": costs, "commits": commits}
@@ -257,6 +258,20 @@ def _train_and_test(
             folder.write_json(path / folder.SUMMARY, summary)
             experiment.draw(config, task, result, _rows(path), figures)
     return summary
+
+
+def _more_metrics(
+    experiment, config, task: Task, result: Fit, stopwatch: Stopwatch, preempted
+) -> dict[str, np.ndarray]:
+    """What the experiment itself measures; NaN of a seed that diverged."""
+    if experiment.more_metrics is None:
+        return {}
+    if preempted():
+        raise Preempted(int(np.max(result.state.train.step)))
+    with stopwatch.measure("evaluate"):
+        found = experiment.more_metrics(config, task, result)
+    diverged = np.asarray(result.state.diverged)
+    return {name: np.where(diverged, np.nan, value) for name, value in found.items()}
 
 
 def _train(

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from structdl.errors import InputError
 from structdl.training import ledger
 from structdl.training.loop import Fit
@@ -60,6 +62,8 @@ class Experiment(NamedTuple):
       make_task: `config -> Task`.
       draw: `(config, task, fit, rows, folder)`: writes pictures there; rows are those of
         metrics.jsonl.
+      more_metrics: `(config, task, fit) -> {name: [num_seeds]}`: what of the selected parameters is
+        no mean over batches, say BLEU; it is measured once, after the metrics of the splits.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Experiment(NamedTuple):
     presets: Mapping[str, Preset]
     make_task: Callable[[Any], Task]
     draw: Callable[[Any, Task, Fit, list[dict], Path], None]
+    more_metrics: Callable[[Any, Task, Fit], dict[str, np.ndarray]] | None = None
 
 
 def departures(experiment: Experiment, preset: str, config) -> list[str]:

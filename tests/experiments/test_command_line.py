@@ -76,6 +76,21 @@ def test_a_finished_run_prints_its_summary_and_raised_steps_go_on(tmp_path, caps
     chex.assert_trees_all_equal(*states)
 
 
+def test_more_metrics_are_in_the_summary(tmp_path):
+    seen = []
+
+    def more(config, task, result):
+        seen.append((config.dataset, result.seeds))
+        return {"test_more": np.array([2.0, 4.0])}
+
+    words = ["karate", "--workdir", str(tmp_path), *SHORT, "--num-seeds", "2"]
+    summary = cli.run_experiment(EXPERIMENT._replace(more_metrics=more), words)
+    assert seen == [("karate", (0, 1))]
+    assert summary["metrics"]["test_more"]["values"] == [2.0, 4.0]
+    assert summary["metrics"]["test_more"]["mean"] == 3.0
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+
+
 def test_load_run_gives_the_parameters_that_were_tested(tmp_path, caplog):
     summary = run(tmp_path)
     caplog.clear()
@@ -113,6 +128,21 @@ def test_a_run_that_is_asked_to_leave_in_its_test_leaves(tmp_path, monkeypatch, 
     assert not (tmp_path / "summary.json").exists()
     summary = run(tmp_path)
     assert (summary["resumed"], summary["steps"]["mean"]) == (1, 20)
+
+
+def test_a_run_that_is_asked_to_leave_is_not_measured_further(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def measured(*args):
+        asked.append(True)
+        return {"test_accuracy": np.ones(1)}
+
+    monkeypatch.setattr(cli, "measure", measured)
+    monkeypatch.setattr(cli, "preemption", lambda: contextlib.nullcontext(lambda: bool(asked)))
+    its = EXPERIMENT._replace(more_metrics=lambda *args: pytest.fail("it was asked to leave"))
+    cli.main(its, ["karate", "--workdir", str(tmp_path), *SHORT])
+    assert "saved after 20 steps" in capsys.readouterr().err
+    assert not (tmp_path / "summary.json").exists()
 
 
 def test_evaluate_only_trains_nothing_and_changes_nothing(tmp_path, capsys):
