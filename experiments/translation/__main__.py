@@ -1,0 +1,3 @@
+from experiments.translation.train import main
+
+main()
