@@ -1,4 +1,4 @@
-"""When a seed stops, and which of its parameters are tested: none, window_mean, patience, solved."""
+"""When a seed stops, and which parameters are tested: none, window_mean, patience, solved."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
