@@ -62,8 +62,8 @@ def beam_search(
     >>> found = beam_search(step, jnp.zeros(1), start=0, end=2, beams=2, max_length=2)
     >>> found.symbols.tolist(), found.lengths.tolist()
     ([[[2, 2], [0, 0]]], [[1, 2]])
-    >>> jnp.exp(found.scores).round(2)
-    Array([[0.3 , 0.25]], dtype=float32)
+    >>> [round(float(score), 2) for score in found.scores[0]]  # log 0.3 and log 0.25
+    [-1.2, -1.39]
 
     Reference: Sutskever, Vinyals, Le (2014), "Sequence to sequence learning with neural networks",
     arXiv:1409.3215, section 3.2. Graves (2012), "Sequence transduction with recurrent neural

@@ -182,8 +182,8 @@ class Reencoder(nn.Module):
             self.param(f"bias_{place}", self._gate_biases),
         )
         if place == self.num_layers - 1:  # nobody reads what leaves it along depth
-            zeros = jnp.zeros((joined + 1, width), both.kernel.dtype)
-            return both, both, Transform(zeros[1:], zeros[0])
+            shapes = ((joined, width), (width,))
+            return both, both, Transform(*(jnp.zeros(shape, both.bias.dtype) for shape in shapes))
         kernel = self.param(f"depth_kernel_{place}", glorot, (joined, width))
         bias = self.param(f"depth_bias_{place}", nn.initializers.zeros, (width,))
         return both, both, Transform(kernel, bias)

@@ -154,7 +154,8 @@ def test_every_optimizer_takes_steps(config, tasks, optimizer_takes_steps):
     optimizer_takes_steps(tasks["reencoder"], config.run)
 
 
-def test_a_run_that_goes_on_equals_one_that_was_not_interrupted(resumed_equals_whole, tmp_path):
+@pytest.mark.slow
+def test_a_run_that_goes_on_equals_one_that_was_not_interrupted(resumed_equals_whole):
     pictures = resumed_equals_whole(EXPERIMENT, TINY)
     names = {path.name for path in pictures.iterdir()}
     assert names == {"learning_curves.png", "models.png", "lengths.png", "translations.txt"}
@@ -162,6 +163,7 @@ def test_a_run_that_goes_on_equals_one_that_was_not_interrupted(resumed_equals_w
     assert {"test_greedy_accuracy", "test_beam_accuracy"} <= summary["metrics"].keys()
 
 
+@pytest.mark.slow
 def test_a_run_translates_a_sentence(tmp_path, capsys):
     options = ["--num-steps", "2", "--steps-per-call", "1", "--eval-every", "0"]
     options += ["--stopping", "none"]
