@@ -12,7 +12,13 @@ from matplotlib.figure import Figure
 from experiments.algorithmic_tasks.data import features, num_classes
 from experiments.algorithmic_tasks.model import make_model
 from experiments.algorithmic_tasks.presets import PRESETS, Config, system_of
-from structdl.training.curves import Baseline, draw_learning_curves, draw_runs, runs_beside
+from structdl.training.curves import (
+    Baseline,
+    carried_on,
+    draw_learning_curves,
+    draw_runs,
+    runs_beside,
+)
 from structdl.training.ledger import read_rows
 from structdl.training.loop import Fit
 from structdl.training.task import Task
@@ -27,15 +33,18 @@ TITLES = {
 
 
 def draw(config: Config, task: Task, result: Fit, rows: list[dict], folder: Path) -> None:
-    """Writes learning_curves.png, models.png and answers.png."""
+    """Writes learning_curves.png, models.png and answers.png.
+
+    In curves a seed that has solved its task, and stopped, keeps its last values.
+    """
     title = TITLES[config.problem].format(config.length)
     if rows:
         by_chance = {"accuracy": Baseline("chance", 0.5)} if config.problem == "parity" else {}
         path = folder / "learning_curves.png"
-        draw_learning_curves(rows, title, path, baselines=by_chance, loss_unit="nats")
+        draw_learning_curves(carried_on(rows), title, path, baselines=by_chance, loss_unit="nats")
         runs = runs_beside(folder.parent, ("problem", "length", "num_symbols"))
         draw_runs(
-            runs,
+            {name: carried_on(each) for name, each in runs.items()},
             title,
             folder / "models.png",
             quantity="accuracy",

@@ -122,8 +122,8 @@ def simulate_memorization(
 
     >>> inputs, targets = simulate_memorization(0, 1, 3, num_symbols=9)
     >>> inputs, targets
-    (array([[0, 8, 6, 5, 0, 0, 0, 0]], dtype=uint8),
-     array([[0, 0, 0, 0, 8, 6, 5, 0]], dtype=uint8))
+    (array([[0, 4, 5, 7, 0, 0, 0, 0]], dtype=uint8),
+     array([[0, 0, 0, 0, 4, 5, 7, 0]], dtype=uint8))
     """
     require_at_least("num", num, 0)
     require_at_least("the length", length, 1)

@@ -90,6 +90,23 @@ def runs_beside(workdir: Path, same: Sequence[str]) -> dict[str, list[dict]]:
     return {preset: rows for preset, rows in sorted(found.items()) if rows}
 
 
+def carried_on(rows: Sequence[dict]) -> list[dict]:
+    """Rows in which a seed that has stopped keeps its last values, as long as any other goes on.
+
+    Where stopping means success, a mean over the seeds that are left would tell of the slow ones.
+
+    >>> rows = [{"seed": 0, "step": 1, "loss": 5}, {"seed": 1, "step": 1, "loss": 3}]
+    >>> carried_on([*rows, {"seed": 1, "step": 2, "loss": 1}])[-1]
+    {'seed': 0, 'step': 2, 'loss': 5}
+    """
+    found = sorted(rows, key=lambda row: (row["step"], row["seed"]))
+    steps = sorted({row["step"] for row in rows})
+    last = {row["seed"]: row for row in found}
+    for row in last.values():
+        found += [row | {"step": step} for step in steps if step > row["step"]]
+    return found
+
+
 def _read_rows(path: Path) -> list[dict]:
     """The rows of a run that another process may be writing: a line cut short ends them."""
     rows = []
