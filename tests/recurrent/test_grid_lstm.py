@@ -194,12 +194,13 @@ def test_a_wavefront_takes_as_many_steps_as_there_are_diagonals():
 def test_the_order_by_default_is_that_of_the_platform(monkeypatch, platform):
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
     expected = "nested" if platform == "cpu" else "wavefront"
-    grid = GRIDS["2, shared"]
+    grid = GRIDS["2, shared"]  # 4 x 3, of which a wavefront computes 6 x 3
     args = make(grid)
-    assert default_order(args[0]) == expected
+    assert default_order(args[0], (4, 3)) == expected
+    assert default_order(args[0], (40, 3)) == "wavefront", "42 x 3 are but a little more"
     assert num_steps(args, grid, "auto") == num_steps(args, grid, expected)
     wide = Transform(jnp.zeros((800, 1600)), jnp.zeros(1600))
-    assert default_order([args[0][0], wide]) == "wavefront"
+    assert default_order([args[0][0], wide], (4, 3)) == "wavefront"
 
 
 @pytest.mark.parametrize(
