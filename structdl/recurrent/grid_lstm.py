@@ -117,17 +117,20 @@ def grid_lstm(
         diagonal), only what enters it, and computes the rest again.
 
     Raises:
-      InputError: an extent below 1, an edge or a transform of another shape, a length beyond its
-        extent, an unknown kind or order.
+      InputError: no dimension, an extent below 1, an edge or a transform of another shape, lengths
+        of another number or batch, a length beyond its extent, a priority that is no dimension or
+        comes twice, an unknown kind or order.
     """
     number = len(extents)
+    require_at_least("the number of dimensions", number, 1)
     kinds = tuple(kinds or ("lstm",) * number)
     shared = tuple(shared or (True,) * number)
     require_known("order", order, get_args(Order))
     _check(transforms, edges, extents, kinds, shared)
+    _check_priority(priority, number)
     block = partial(grid_block, kinds=kinds, priority=priority, squash_memory=squash_memory)
     inside = [jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -2), edge) for edge in edges]
-    keep = _within(extents, lengths)
+    keep = _within(extents, lengths, edges[0].hidden.shape[0])
     order = default_order(transforms, extents) if order == "auto" else order
     run = nested if order == "nested" else wavefront
     far = run(block, tuple(extents), shared, list(transforms), inside, keep, rematerialize)
@@ -184,15 +187,27 @@ def _check(transforms, edges, extents, kinds, shared) -> None:
                 raise InputError(f"{name} has shape {found.shape}: it must be {expected}")
 
 
-def _within(extents: Sequence[int], lengths) -> Array | None:
+def _check_priority(priority: Sequence[int], number: int) -> None:
+    if len({*priority} & {*range(number)}) != len(priority):
+        raise InputError(
+            f"priority is {tuple(priority)}: give dimensions, 0 to {number - 1}, each of them once"
+        )
+
+
+def _within(extents: Sequence[int], lengths, batch: int) -> Array | None:
     """[*extents, batch]: whether a block is within its sequence along every dimension."""
-    if lengths is None or all(length is None for length in lengths):
+    if lengths is None:
         return None
-    batch = next(length.shape[0] for length in lengths if length is not None)
+    if len(lengths) != len(extents):
+        raise InputError(f"there are {len(lengths)} lengths for {len(extents)} dimensions")
+    if all(length is None for length in lengths):
+        return None
     keep = jnp.ones((*extents, batch), bool)
     for d, length in enumerate(lengths):
         if length is not None:
             check_lengths(length, extents[d])
+            if length.shape != (batch,):
+                raise InputError(f"lengths[{d}] has shape {length.shape}: it must be ({batch},)")
             shape = [extents[d] if j == d else 1 for j in range(len(extents))]
             places = jnp.arange(extents[d]).reshape(*shape, 1)
             keep &= places < length.reshape(*(1,) * len(extents), batch)

@@ -214,6 +214,11 @@ def test_the_order_by_default_is_that_of_the_platform(monkeypatch, platform):
         ({"shared": (True, False)}, r"transforms\[0\].kernel has shape"),
         ({"order": "diagonal"}, "unknown order 'diagonal'"),
         ({"lengths": [jnp.array([9, 1, 1]), None]}, r"lengths\[0\] = 9"),
+        ({"lengths": [jnp.array([4, 1, 1])]}, "1 lengths for 2 dimensions"),
+        ({"lengths": [None, jnp.array([1])]}, r"lengths\[1\] has shape \(1,\): .* \(3,\)"),
+        ({"priority": (2,)}, r"priority is \(2,\): give dimensions, 0 to 1"),
+        ({"priority": (-1,)}, r"priority is \(-1,\)"),
+        ({"priority": (1, 1)}, r"priority is \(1, 1\)"),
     ],
 )
 def test_what_does_not_fit_is_named(change, message):
