@@ -55,7 +55,7 @@ class Config:
     length: int = 8
     """Bits (parity), digits of each integer (addition), or symbols (memorization)."""
     num_train: int = 1_000_000
-    """Different samples to train on; 1000 more are for validation, and 1000 for the test."""
+    """Samples to train on; 1000 others are drawn for validation, and 1000 for the test."""
     share: Literal["half", "any"] = "any"
     """Parity: of ones in the strings to train on; any share, or each bit a half."""
     num_symbols: int = 64
