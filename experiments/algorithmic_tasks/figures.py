@@ -112,7 +112,8 @@ def _write(axis, step: int, height: float, letter: str, colour: str) -> None:
 def draw_samples(rows: list[dict], folder: Path) -> None:
     """Samples until a task is solved, of the ledger's rows: one bar a model and task.
 
-    An arrow stands for a model that was not solved by all seeds in the steps that it had.
+    "not solved" is beside a model with which no seed was done before its last step. A seed that was
+    not done counts with all its steps.
     """
     bars = defaultdict(list)
     for row in rows:
