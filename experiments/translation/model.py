@@ -4,11 +4,13 @@ import dataclasses
 from typing import Any
 
 import flax.linen as nn
+import jax
 from jaxtyping import Array, Float, Int
 
 from structdl.attention.encoder_decoder import EncoderDecoder
 from structdl.core.sparse import dropout, lookup
 from structdl.recurrent.grid_lstm import Order
+from structdl.recurrent.grid_orders import State
 from structdl.recurrent.reencoder import Reencoder
 from structdl.training.run import FREE
 
@@ -49,7 +51,10 @@ ModelConfig = ReencoderConfig | EncoderDecoderConfig
 
 
 class ReadAndRewrite(nn.Module):
-    """The Reencoder in the form that `Translator` asks for. Parameters: `reencoder`."""
+    """The Reencoder in the form that `Translator` asks for, that of an `EncoderDecoder`.
+
+    Parameters: `reencoder`.
+    """
 
     config: ReencoderConfig
 
@@ -63,10 +68,24 @@ class ReadAndRewrite(nn.Module):
             rematerialize=its.rematerialize,
         )
 
-    def read(self, source, lengths, *, train: bool):
+    def read(
+        self,
+        source: Float[Array, "batch source embedding"],
+        lengths: Int[Array, " batch"],
+        *,
+        train: bool,
+    ) -> tuple[list[State], jax.Array]:
+        """What enters the first row, and the lengths."""
         return self.reencoder.enter(source, lengths), lengths
 
-    def write(self, reading, targets, *, train: bool):
+    def write(
+        self,
+        reading: tuple[list[State], jax.Array],
+        targets: Float[Array, "batch target embedding"],
+        *,
+        train: bool,
+    ) -> tuple[Float[Array, "batch target outputs"], tuple[list[State], jax.Array]]:
+        """What tells the word after each target word, and what enters the row that follows."""
         sources, lengths = reading
         outputs, following = self.reencoder.rows(sources, targets, lengths)
         return outputs, (following, lengths)
