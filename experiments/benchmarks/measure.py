@@ -121,7 +121,7 @@ def _device(family: str) -> tuple[str, bool]:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if family in ON_GPU and jax.default_backend() == "gpu":
         return f"1 x {jax.devices()[0].device_kind}", True
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ["JAX_PLATFORMS"] = "cpu"
     return f"{platform.machine()} CPU, {os.cpu_count()} cores", False
 
 
