@@ -93,7 +93,7 @@ def _run(every: int, validations: int, seed_mode: str, num_seeds: int = 1) -> Ru
 def _drawn(depth: str) -> Preset:
     epoch, epochs = 62, 6
     config = Config(
-        model=ThreeLSTMConfig(depth=depth, order="nested"),
+        model=ThreeLSTMConfig(depth=depth),
         optimizer=_optimizer(0.003, epoch * epochs),
         run=_run(epoch // 2, 2 * epochs, "loop"),
     )
@@ -105,7 +105,7 @@ def _mnist_14(depth: str) -> Preset:
     config = Config(
         "mnist",
         14,
-        ThreeLSTMConfig(48, rectified=256, dropout=0.3, depth=depth, order="nested"),
+        ThreeLSTMConfig(48, rectified=256, dropout=0.3, depth=depth),
         shift=1,
         optimizer=_optimizer(0.002, epoch * epochs),
         run=_run(epoch, epochs, "loop"),
