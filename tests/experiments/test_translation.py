@@ -191,14 +191,21 @@ def test_sentences_are_translated_as_they_are_alone(name, beams, config, corpus,
     assert all(word in corpus.target_vocabulary[3:] for words in found for word in words)
 
 
-def test_scores_are_of_each_seed(config, corpus, tasks, initial, monkeypatch):
-    result = collections.namedtuple("Result", "seeds selected")
-    monkeypatch.setattr("experiments.translation.scores.load", lambda config: few)
+def test_scores_are_of_each_seed(config, corpus, tasks, monkeypatch):
     few = corpus._replace(test=corpus.test[:3])
-    params = jax.tree.map(lambda leaf: jnp.stack([leaf, -leaf]), initial(tasks["reencoder"]))
-    found = score(config, tasks["reencoder"], result((0, 1), (params, ())))
-    assert found.keys() == {"test_greedy_accuracy", "test_beam_accuracy"}
-    assert all(values.shape == (2,) for values in found.values())
+
+    def told(config, corpus, params, sources, *, beams):
+        """As many are right as a seed's parameter says; with beams one more."""
+        assert [*sources] == [pair.source for pair in few.test]
+        right = int(params) + (beams == config.beams)
+        return [pair.target if place < right else () for place, pair in enumerate(few.test)]
+
+    monkeypatch.setattr("experiments.translation.scores.load", lambda config: few)
+    monkeypatch.setattr("experiments.translation.scores.translate", told)
+    result = collections.namedtuple("Result", "seeds selected")((0, 1), (jnp.array([0, 2]), ()))
+    found = score(config, tasks["reencoder"], result)
+    expected = {"test_greedy_accuracy": [0, 2 / 3], "test_beam_accuracy": [1 / 3, 1]}
+    assert {name: values.tolist() for name, values in found.items()} == expected
 
 
 def bleu_by_hand(translations, references):
