@@ -269,7 +269,7 @@ class GridLSTM(nn.Module):
     ) -> tuple[State, ...]:
         """What leaves the grid; of the edges one or more are given, None stands for zeros."""
         kinds = tuple(self.kinds or ("lstm",) * len(self.extents))
-        _check_widths(self.extents, self.features, kinds, edges, self.weights_of)
+        _check_widths(self.extents, self.features, kinds, edges, self.shared, self.weights_of)
         return grid_lstm(
             self._transforms(kinds),
             fill_edges(edges, self.extents, self.features, kinds),
@@ -337,12 +337,11 @@ def fill_edges(
     return filled
 
 
-def _check_widths(extents, features, kinds, edges, weights_of) -> None:
+def _check_widths(extents, features, kinds, edges, shared, weights_of) -> None:
     numbers = {"features": features, "kinds": kinds, "edges": edges}
-    if weights_of is not None:
-        numbers["weights_of"] = weights_of
+    numbers |= {"shared": shared, "weights_of": weights_of}
     for name, values in numbers.items():
-        if len(values) != len(extents):
+        if values is not None and len(values) != len(extents):
             raise InputError(f"there are {len(values)} {name} for {len(extents)} dimensions")
     for d, width in enumerate(features):
         require_at_least(f"features[{d}]", width, 1)

@@ -71,7 +71,7 @@ class ThreeLSTM(nn.Module):
     Parameters: `projection/kernel`, `projection/bias` and those of `layer_0` and on, GridLSTMs.
 
     Raises:
-      InputError: no layers; see also `GridLSTM`.
+      InputError: no features or no layers; see also `GridLSTM`.
 
     Reference: Kalchbrenner, Danihelka, Graves (2015), "Grid long short-term memory",
     arXiv:1507.01526, sections 3.4 and 4.6.
@@ -88,7 +88,8 @@ class ThreeLSTM(nn.Module):
     @nn.compact
     def __call__(self, patches: Float[Array, "batch rows columns in_features"]) -> State:
         """What leaves along depth at the top, leaves [batch, rows, columns, features]."""
-        require_at_least("num_layers", self.num_layers, 1)
+        for name in ("features", "num_layers"):
+            require_at_least(name, getattr(self, name), 1)
         with_memory = self.depth == "lstm"
         projected = nn.Dense((1 + with_memory) * self.features, name="projection")(patches)
         state = as_state(projected) if with_memory else State(projected, projected[..., :0])

@@ -113,7 +113,7 @@ class Reencoder(nn.Module):
     `depth_kernel_i` and `depth_bias_i`.
 
     Raises:
-      InputError: num_layers below 1; see also `grid_lstm`.
+      InputError: a width or num_layers below 1; see also `grid_lstm`.
     """
 
     features: int
@@ -124,7 +124,8 @@ class Reencoder(nn.Module):
     rematerialize: bool = False
 
     def setup(self):
-        require_at_least("num_layers", self.num_layers, 1)
+        for name in ("features", "depth_features", "num_layers"):
+            require_at_least(name, getattr(self, name), 1)
         self.source_projections, self.target_projections = (
             [
                 nn.Dense(2 * self.features, name=f"{side}_{place}")

@@ -4,6 +4,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float, Int
 
 from structdl.core.masks import length_mask, select
+from structdl.errors import require_at_least
 from structdl.recurrent.grid_lstm import GridLSTM, Kind, as_state, as_values
 from structdl.recurrent.grid_orders import State
 
@@ -24,6 +25,10 @@ class TwoLSTM(nn.Module):
       squash_memory, forget_bias, order, rematerialize: see `GridLSTM`.
 
     Parameters: `projection/kernel`, `projection/bias` and those of `grid`, a GridLSTM.
+
+    Raises:
+      InputError: no features, steps or layers, or lengths that no sequence has; see also
+        `GridLSTM`.
 
     Reference: Kalchbrenner, Danihelka, Graves (2015), "Grid long short-term memory",
     arXiv:1507.01526, sections 3.2 and 4.2 to 4.4.
@@ -47,6 +52,7 @@ class TwoLSTM(nn.Module):
         carry: State | None = None,
     ) -> tuple[Float[Array, "batch time out_features"], State]:
         """Runs from the given carry, or from zeros."""
+        require_at_least("features", self.features, 1)
         with_memory = self.depth == "lstm"
         within = None if lengths is None else length_mask(lengths, xs.shape[1])
         if within is not None:  # what stands in the padding changes no gradient

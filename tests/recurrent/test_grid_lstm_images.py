@@ -137,6 +137,7 @@ def test_patches_that_do_not_cover_an_image_are_refused(size, message):
         as_patches(jnp.zeros((1, 4, 6)), size)
 
 
-def test_no_layers_are_refused():
-    with pytest.raises(InputError, match="num_layers is 0"):
-        ThreeLSTM(2, 0).init(jax.random.key(0), jnp.zeros((1, 2, 2, 1)))
+@pytest.mark.parametrize(("sizes", "name"), [((2, 0), "num_layers"), ((0, 2), "features")])
+def test_no_layers_and_no_features_are_refused(sizes, name):
+    with pytest.raises(InputError, match=f"{name} is 0"):
+        ThreeLSTM(*sizes).init(jax.random.key(0), jnp.zeros((1, 2, 2, 1)))

@@ -82,6 +82,7 @@ def test_forget_gates_start_open_and_each_gate_for_itself():
         ({"features": (2, 0)}, 2, r"features\[1\] is 0"),
         ({"extents": (2, 0)}, 2, r"extents\[1\] is 0"),
         ({"features": (2,)}, 2, "1 features for 2 dimensions"),
+        ({"shared": (True,)}, 2, "1 shared for 2 dimensions"),
         ({}, 1, "1 edges for 2 dimensions"),
         ({}, 0, "no edge is given"),
     ],
@@ -135,3 +136,19 @@ def test_a_carry_goes_on_where_a_sequence_was_cut_and_lengths_end_it():
     for ended, whole, cut in zip(short, last, carry, strict=True):
         np.testing.assert_allclose(ended[0], whole[0], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(ended[1], cut[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"features": 0}, "features is 0"),
+        ({"num_layers": 0}, r"extents\[1\] is 0"),
+        ({"lengths": [6, 1]}, r"lengths\[0\] = 6"),
+        ({"time": 0}, r"extents\[0\] is 0"),
+    ],
+)
+def test_what_no_two_lstm_can_be_is_refused(options, message):
+    options = {"features": 3, "num_layers": 2, "lengths": [5, 1], "time": 5} | options
+    xs, lengths = jnp.zeros((2, options.pop("time"), 4)), jnp.array(options.pop("lengths"))
+    with pytest.raises(InputError, match=message):
+        TwoLSTM(**options).init(jax.random.key(0), xs, lengths=lengths)

@@ -126,7 +126,9 @@ def test_reverse_within_equals_a_loop_and_so_does_its_derivative():
     np.testing.assert_array_equal(found, reverse_within(weights, lengths))
 
 
-def test_no_layer_is_an_error(sentences):
+@pytest.mark.parametrize("name", ["features", "depth_features", "num_layers"])
+def test_no_width_and_no_layer_are_errors(sentences, name):
     _, source, target = sentences
-    with pytest.raises(InputError, match="num_layers is 0"):
-        Reencoder(2, 2, num_layers=0).init(jax.random.key(0), source, jnp.asarray(LENGTHS), target)
+    model = Reencoder(**({"features": 2, "depth_features": 2} | {name: 0}))
+    with pytest.raises(InputError, match=f"{name} is 0"):
+        model.init(jax.random.key(0), source, jnp.asarray(LENGTHS), target)
