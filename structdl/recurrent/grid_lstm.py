@@ -14,6 +14,7 @@ The latter two have no memory: theirs has a width of 0.
 Edges, states and lengths are ordered by dimension. An edge of dimension d is an array [batch, *the
 extents of the other dimensions, features]. Past a sequence's length along any dimension a block
 passes on what it is given, so that what leaves at the far edge is the state at the sequence's end.
+What stands there must be finite: the weights' gradients would have 0 times it.
 
 Reference: Kalchbrenner, Danihelka, Graves (2015), "Grid long short-term memory", arXiv:1507.01526,
 section 3; equations 7 to 10.
