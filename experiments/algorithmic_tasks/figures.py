@@ -123,16 +123,16 @@ def draw_samples(rows: list[dict], folder: Path) -> None:
         bar = (row["dataset"], row["system"], samples, _unsolved(row, config))
         bars[config.problem].append(bar)
     for problem, found in bars.items():
-        figure = Figure(figsize=(7, 0.4 * len(found) + 1.2), layout="constrained")
+        figure = Figure(figsize=(9, 0.35 * len(found) + 1), layout="constrained")
         axis = figure.subplots()
         found = sorted(found, key=_natural, reverse=True)
         for height, (_, system, samples, unsolved) in enumerate(found):
             colour = "tab:blue" if "LSTM" in system and "stacked" not in system else "0.6"
-            axis.barh(height, samples, color=colour)
-            axis.text(samples, height, f" {unsolved}", va="center", fontsize=8)
+            axis.barh(height, samples / 1000, color=colour)
+            axis.text(samples / 1000, height, f" {unsolved}", va="center", fontsize=8)
         labels = [f"{system}; {dataset}" for dataset, system, *_ in found]
         axis.set_yticks(range(len(found)), labels, fontsize=8)
-        axis.set_xlabel("samples seen when the validation strings are solved")
+        axis.set_xlabel("thousands of samples until the validation strings are solved")
         axis.margins(x=0.2)
         figure.savefig(folder / f"samples-{problem}.png", dpi=120)
 

@@ -151,8 +151,18 @@ def _preset(config: Config, published: Published | None) -> Preset:
         f"{system}, {TITLES[config.problem]}, --length {config.length} or another",
         [published] if published else [],
         varied=("length",),
-        picture="answers.png" if isinstance(config.model, GridLSTMConfig) else "models.png",
+        picture=_picture(config.model),
     )
+
+
+def _picture(model: ModelConfig) -> str:
+    """Answers of what solves the tasks, and of each the curves of all."""
+    match model:
+        case GridLSTMConfig(tied=True):
+            return "answers.png"
+        case FeedForwardConfig(activation="relu") | StackedLSTMConfig():
+            return "models.png"
+    return ""
 
 
 TITLES = {
