@@ -254,7 +254,8 @@ class MarkovDecoder(nn.Module):
       num_types: how many edge types.
       skip_first: whether type 0 means that there is no edge, and sends nothing.
 
-    Parameters: those of `MarkovParams`; kernels start as LeCun's normal, biases at 0.
+    Parameters: those of `MarkovParams`; kernels start uniform in +-1 / sqrt(inputs), as in the
+    authors' code, biases at 0.
     """
 
     hidden: int
@@ -271,8 +272,9 @@ class MarkovDecoder(nn.Module):
     ) -> Float[Array, "*batch {num_steps} num_nodes features"]:
         features, width = nodes.shape[-1], self.hidden
         types = self.num_types - self.skip_first
-        per_type = nn.initializers.lecun_normal(batch_axis=0)
-        kernel_init, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros
+        thirds = (1 / 3, "fan_in", "uniform")  # larger kernels let first rollouts explode
+        per_type = nn.initializers.variance_scaling(*thirds, batch_axis=0)
+        kernel_init, zeros = nn.initializers.variance_scaling(*thirds), nn.initializers.zeros
         widths = [features + width, width, width, features]
         output = [
             (
