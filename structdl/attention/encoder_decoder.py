@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from structdl.attention.soft import GlobalAttention
 from structdl.core.masks import length_mask
-from structdl.recurrent.reencoder import reverse_within
+from structdl.core.scan import reverse_within
 from structdl.recurrent.stacked import LSTM
 
 

@@ -204,6 +204,33 @@ def _affine_backward(update, reverse, kept, cotangents):
 _run_affine.defvjp(_affine_forward, _affine_backward)
 
 
+@jax.custom_vjp
+def reverse_within(
+    values: Shaped[Array, "batch time ..."], lengths: Int[Array, " batch"]
+) -> Shaped[Array, "batch time ..."]:
+    """Right-padded sequences from their own last element to their first; the padding stays.
+
+    >>> reverse_within(jnp.array([[1.0, 2.0, 0.0]]), jnp.array([2])).tolist()
+    [[2.0, 1.0, 0.0]]
+    """
+    time = values.shape[1]
+    places = jnp.broadcast_to(jnp.arange(time)[None], values.shape[:2])
+    places = jnp.where(length_mask(lengths, time), lengths[:, None] - 1 - places, places)
+    return jax.vmap(lambda row, order: row[order])(values, places)
+
+
+def _reverse_forward(values, lengths):
+    return reverse_within(values, lengths), lengths
+
+
+def _reverse_backward(lengths, cotangent):
+    # what it does, it undoes; a derivative of the gather would be a slow scatter
+    return reverse_within(cotangent, lengths), None
+
+
+reverse_within.defvjp(_reverse_forward, _reverse_backward)
+
+
 def _hidden(carry):
     return jax.tree.leaves(carry)[-1]
 

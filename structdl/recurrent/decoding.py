@@ -103,22 +103,26 @@ def beam_search(
     def goes_on(search: _Search):
         return (search.time < max_length) & ~jnp.all(search.finished)
 
-    # at first all beams are the same one, of which one is to count
-    first = jnp.where(jnp.arange(beams) == 0, 0.0, -jnp.inf)
-    shape = (batch, beams)
-    search = _Search(
+    empty = Beams(
+        jnp.full((batch, beams, max_length), end, jnp.int32),
+        jnp.zeros((batch, beams), jnp.int32),
+        # at first all beams are the same one, of which one is to count
+        jnp.zeros((batch, beams)).at[:, 1:].set(-jnp.inf),
+    )
+    return jax.lax.while_loop(goes_on, advance, _begin(state, empty, start)).beams
+
+
+def _begin(state, empty: Beams, start: int) -> _Search:
+    """Before the first symbol: each beam has the state of its example."""
+    shape = empty.lengths.shape
+    return _Search(
         time=jnp.zeros((), jnp.int32),
-        state=jax.tree.map(lambda leaf: jnp.repeat(leaf, beams, axis=0), state),
+        state=jax.tree.map(lambda leaf: jnp.repeat(leaf, shape[1], axis=0), state),
         last=jnp.full(shape, start, jnp.int32),
         finished=jnp.zeros(shape, bool),
-        beams=Beams(
-            jnp.full((*shape, max_length), end, jnp.int32),
-            jnp.zeros(shape, jnp.int32),
-            jnp.broadcast_to(first[None], shape),
-        ),
-        totals=jnp.broadcast_to(first[None], shape),
+        beams=empty,
+        totals=empty.scores,
     )
-    return jax.lax.while_loop(goes_on, advance, search).beams
 
 
 def _of_parents(leaf: Array, parents: Int[Array, "batch beams"]) -> Array:

@@ -32,6 +32,7 @@ from jaxtyping import Array, Float, Int
 
 from structdl.core.scan import check_lengths
 from structdl.errors import InputError, require_at_least, require_known
+from structdl.recurrent.gates import gate_biases, gate_kernels
 from structdl.recurrent.grid_orders import State, Transform, nested, wavefront
 
 Kind = Literal["lstm", "relu", "identity"]
@@ -215,12 +216,18 @@ def _within(extents: Sequence[int], lengths, batch: int) -> Array | None:
     return keep
 
 
-def as_state(values: Float[Array, "... both"]) -> State:
+def as_state(values: Float[Array, "... both"], *, with_memory: bool = True) -> State:
     """A hidden vector and a memory of one width, of a projection that has both side by side.
+
+    Without memory, as along a dimension that has none, all of it is the hidden vector.
 
     >>> as_state(jnp.arange(4.0)).memory.tolist()
     [2.0, 3.0]
+    >>> as_state(jnp.arange(4.0), with_memory=False).memory.shape
+    (0,)
     """
+    if not with_memory:
+        return State(values, values[..., :0])
     return State(*jnp.split(values, 2, axis=-1))
 
 
@@ -292,26 +299,12 @@ class GridLSTM(nn.Module):
         for d in sorted(set(own)):
             width, gates = self.features[d], 4 if kinds[d] == "lstm" else 1
             shape = (*unshared, sum(self.features), gates * width)
+            bias_init = gate_biases(self.forget_bias) if gates > 1 else nn.initializers.zeros
             made[d] = Transform(
-                self.param(f"kernel_{d}", self._kernel, shape, gates),
-                self.param(f"bias_{d}", self._bias, (*unshared, gates * width), gates),
+                self.param(f"kernel_{d}", gate_kernels(self.kernel_init, gates), shape),
+                self.param(f"bias_{d}", bias_init, (*unshared, gates * width)),
             )
         return [made[d] for d in own]
-
-    def _kernel(self, key, shape, gates: int):
-        *unshared, rows, columns = shape
-        keys = jax.random.split(key, (*unshared, gates))
-        init = partial(self.kernel_init, shape=(rows, columns // gates))
-        for _ in range(len(unshared) + 1):
-            init = jax.vmap(init)
-        return jnp.moveaxis(init(keys), -3, -2).reshape(shape)  # [..., rows, gates, units]
-
-    def _bias(self, key, shape, gates: int):
-        bias = jnp.zeros(shape)
-        if gates == 1:
-            return bias
-        width = shape[-1] // gates
-        return bias.at[..., width : 2 * width].set(self.forget_bias)
 
 
 def fill_edges(

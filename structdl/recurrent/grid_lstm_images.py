@@ -92,7 +92,7 @@ class ThreeLSTM(nn.Module):
             require_at_least(name, getattr(self, name), 1)
         with_memory = self.depth == "lstm"
         projected = nn.Dense((1 + with_memory) * self.features, name="projection")(patches)
-        state = as_state(projected) if with_memory else State(projected, projected[..., :0])
+        state = as_state(projected, with_memory=with_memory)
         corners = list(CORNERS)
         for number in range(self.num_layers):
             corner = corners[number % len(corners)]

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from structdl.core.masks import length_mask, select
-from structdl.core.scan import AffineParams, unroll, unroll_affine
+from structdl.core.scan import AffineParams, reverse_within, unroll, unroll_affine
 from structdl.errors import InputError, require_known
 from structdl.recurrent.cells import (
     GRUParams,
@@ -202,10 +202,9 @@ def _lstm_of_cudnn(params, carry, xs, lengths, reverse):
     if lengths is None:
         lengths = jnp.full(batch, time)
     valid = length_mask(lengths, time)
-    flipped = jnp.where(valid, lengths[:, None] - 1 - jnp.arange(time)[None], 0)[..., None]
     xs = select(valid, xs, 0)
     if reverse:
-        xs = select(valid, jnp.take_along_axis(xs, flipped, axis=1), 0)
+        xs = reverse_within(xs, lengths)
     # its order: input, forget, candidate, output, as ours; it has a second bias
     weights = (params.input_kernel.T, params.recurrent_kernel.T, params.bias)
     weights = jnp.concatenate([*(w.reshape(-1) for w in weights), jnp.zeros_like(params.bias)])
@@ -221,7 +220,7 @@ def _lstm_of_cudnn(params, carry, xs, lengths, reverse):
         False,
     )
     if reverse:
-        ys = jnp.take_along_axis(ys, flipped, axis=1)
+        ys = reverse_within(ys, lengths)
     cell, state = (
         select(lengths > 0, new[0], old) for new, old in zip(last[::-1], carry, strict=True)
     )

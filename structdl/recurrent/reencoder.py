@@ -20,39 +20,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from structdl.core.masks import length_mask
+from structdl.core.scan import reverse_within
 from structdl.errors import require_at_least
+from structdl.recurrent.gates import gate_biases, gate_kernels
 from structdl.recurrent.grid_lstm import as_state, as_values, grid_lstm
 from structdl.recurrent.grid_orders import State, Transform
 
 glorot = nn.initializers.glorot_uniform()
-
-
-@jax.custom_vjp
-def reverse_within(
-    values: Float[Array, "batch time ..."], lengths: Int[Array, " batch"]
-) -> Float[Array, "batch time ..."]:
-    """Right-padded sequences from their own last element to their first; the padding stays.
-
-    >>> reverse_within(jnp.array([[1.0, 2.0, 0.0]]), jnp.array([2])).tolist()
-    [[2.0, 1.0, 0.0]]
-    """
-    time = values.shape[1]
-    places = jnp.broadcast_to(jnp.arange(time)[None], values.shape[:2])
-    places = jnp.where(length_mask(lengths, time), lengths[:, None] - 1 - places, places)
-    return jax.vmap(lambda row, order: row[order])(values, places)
-
-
-def _reverse_forward(values, lengths):
-    return reverse_within(values, lengths), lengths
-
-
-def _reverse_backward(lengths, cotangent):
-    # what it does, it undoes; a derivative of the gather would be a slow scatter
-    return reverse_within(cotangent, lengths), None
-
-
-reverse_within.defvjp(_reverse_forward, _reverse_backward)
 
 
 def reencode(
@@ -88,7 +62,7 @@ def reencode(
         if place > 0:
             deep = reverse_within(deep, lengths)
         along = [jax.tree.map(lambda leaf: leaf[:, :, None], edge) for edge in (target, source)]
-        far = layer([*along, State(deep, deep[..., :0])], lengths=[lengths, None, None])
+        far = layer([*along, as_state(deep, with_memory=False)], lengths=[lengths, None, None])
         deep = far[2].hidden
         outputs.append(as_values(far[0])[:, :, 0])
         following.append(jax.tree.map(lambda leaf: leaf[:, :, 0], far[1]))
@@ -179,8 +153,8 @@ class Reencoder(nn.Module):
         """Those of source, target and depth."""
         joined, width = 2 * self.features + self.depth_features, self.depth_features
         both = Transform(
-            self.param(f"kernel_{place}", _gate_kernels, (joined, 4 * self.features)),
-            self.param(f"bias_{place}", self._gate_biases),
+            self.param(f"kernel_{place}", gate_kernels(glorot, 4), (joined, 4 * self.features)),
+            self.param(f"bias_{place}", gate_biases(self.forget_bias), (4 * self.features,)),
         )
         if place == self.num_layers - 1:  # nobody reads what leaves it along depth
             shapes = ((joined, width), (width,))
@@ -188,14 +162,3 @@ class Reencoder(nn.Module):
         kernel = self.param(f"depth_kernel_{place}", glorot, (joined, width))
         bias = self.param(f"depth_bias_{place}", nn.initializers.zeros, (width,))
         return both, both, Transform(kernel, bias)
-
-    def _gate_biases(self, key):
-        bias = jnp.zeros(4 * self.features)
-        return bias.at[self.features : 2 * self.features].set(self.forget_bias)
-
-
-def _gate_kernels(key, shape):
-    """Each gate's kernel for itself."""
-    rows, columns = shape
-    kernels = [glorot(key, (rows, columns // 4)) for key in jax.random.split(key, 4)]
-    return jnp.concatenate(kernels, axis=-1)

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from structdl.core.sparse import dropout
 from structdl.errors import require_at_least
 from structdl.recurrent.cells import GRUParams, LSTMParams, RNNParams
+from structdl.recurrent.gates import gate_biases, gate_kernels
 from structdl.recurrent.layers import LSTMMethod, Method, gru_layer, lstm_layer, rnn_layer
 
 glorot, orthogonal = nn.initializers.glorot_uniform(), nn.initializers.orthogonal()
@@ -205,13 +206,11 @@ class LSTM(nn.Module):
     ) -> tuple[Outputs, tuple[States, States]]:
         """Runs from the given carry (cell, hidden), or from the initial state."""
         layer = partial(lstm_layer, method=self.method)
-        kernels = partial(_Kernels, self.features, 4, ("bias",), bias_init=self._bias)
+        bias_init = gate_biases(self.forget_bias)
+        kernels = partial(_Kernels, self.features, 4, ("bias",), bias_init=bias_init)
         if carry is None:
             carry = _initial_states(self, xs, ("initial_cell", "initial_hidden"))
         return _run(self, layer, LSTMParams, kernels, carry, xs, lengths, train)
-
-    def _bias(self, key, shape):
-        return jnp.zeros(shape).at[self.features : 2 * self.features].set(self.forget_bias)
 
 
 class _Kernels(nn.Module):
@@ -228,13 +227,9 @@ class _Kernels(nn.Module):
     def __call__(self, in_features: int) -> dict[str, Array]:
         width = self.gates * self.features
         rows = {"input_kernel": in_features, "recurrent_kernel": self.features}
-        inits = {name: partial(self._side_by_side, getattr(self, f"{name}_init")) for name in rows}
+        inits = {name: gate_kernels(getattr(self, f"{name}_init"), self.gates) for name in rows}
         kernels = {name: self.param(name, inits[name], (rows[name], width)) for name in rows}
         return kernels | {name: self.param(name, self.bias_init, (width,)) for name in self.biases}
-
-    def _side_by_side(self, init, key, shape):
-        keys = jax.random.split(key, self.gates)
-        return jnp.concatenate([init(key, (shape[0], self.features)) for key in keys], axis=1)
 
 
 def _initial_states(module, xs, names) -> tuple[States, ...]:

@@ -58,7 +58,7 @@ class TwoLSTM(nn.Module):
         if within is not None:  # what stands in the padding changes no gradient
             xs = select(within, xs, 0)
         projected = nn.Dense((1 + with_memory) * self.features, name="projection")(xs)
-        entering = as_state(projected) if with_memory else State(projected, projected[..., :0])
+        entering = as_state(projected, with_memory=with_memory)
         last, top = GridLSTM(
             extents=(xs.shape[1], self.num_layers),
             features=(self.features, self.features),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 from jax.test_util import check_grads
 
-from structdl.core.scan import unroll
+from structdl.core.scan import reverse_within, unroll
 
 BATCH, TIME, FEATURES, HIDDEN = 4, 5, 2, 3
 LENGTHS = [3, 0, 5, 1]
@@ -204,3 +204,15 @@ def test_both_directions_equal_torch_on_packed_sequences(name, step):
         np.testing.assert_allclose(ys, expected, rtol=1e-5, atol=1e-6)
         for actual, state in zip(last, peer_state, strict=True):
             np.testing.assert_allclose(actual, state[direction].detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_reverse_within_equals_a_loop_and_so_does_its_derivative():
+    values = jnp.arange(24.0).reshape(3, 4, 2)
+    lengths = jnp.array([4, 2, 0])
+    expected = np.array(values)
+    for row, length in enumerate([4, 2, 0]):
+        expected[row, :length] = expected[row, :length][::-1]
+    np.testing.assert_array_equal(reverse_within(values, lengths), expected)
+    weights = jnp.asarray(np.random.default_rng(0).normal(size=values.shape), jnp.float32)
+    found = jax.grad(lambda values: jnp.sum(weights * reverse_within(values, lengths)))(values)
+    np.testing.assert_array_equal(found, reverse_within(weights, lengths))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from structdl.errors import InputError
-from structdl.recurrent.reencoder import Reencoder, reverse_within
+from structdl.recurrent.reencoder import Reencoder
 
 FEATURES, DEPTH, EMBEDDING = 4, 3, 5
 LENGTHS = np.array([6, 3, 1])
@@ -112,18 +112,6 @@ def test_each_word_reads_the_whole_source_and_the_words_before(sentences):
     assert (jnp.abs(of_source).max(axis=(1, 3)) > 0).all()
     seen = np.asarray(jnp.abs(of_target).max(axis=(1, 3)) > 0)
     np.testing.assert_array_equal(seen, np.tril(np.ones((4, 4), bool)))
-
-
-def test_reverse_within_equals_a_loop_and_so_does_its_derivative():
-    values = jnp.arange(24.0).reshape(3, 4, 2)
-    lengths = jnp.array([4, 2, 0])
-    expected = np.array(values)
-    for row, length in enumerate([4, 2, 0]):
-        expected[row, :length] = expected[row, :length][::-1]
-    np.testing.assert_array_equal(reverse_within(values, lengths), expected)
-    weights = jnp.asarray(np.random.default_rng(0).normal(size=values.shape), jnp.float32)
-    found = jax.grad(lambda values: jnp.sum(weights * reverse_within(values, lengths)))(values)
-    np.testing.assert_array_equal(found, reverse_within(weights, lengths))
 
 
 @pytest.mark.parametrize("name", ["features", "depth_features", "num_layers"])
