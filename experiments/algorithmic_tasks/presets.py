@@ -155,6 +155,14 @@ def _preset(config: Config, published: Published | None) -> Preset:
     )
 
 
+def _with_half(preset: Preset) -> Preset:
+    """Training as well has each bit at 1 with probability 1/2."""
+    dataset = f"{preset.dataset}, trained on halves"
+    config = dataclasses.replace(preset.config, share="half")
+    about = preset.about.replace(preset.dataset, dataset)
+    return preset._replace(config=config, dataset=dataset, about=about, picture="")
+
+
 def _picture(model: ModelConfig) -> str:
     """Answers of what solves the tasks, and of each the curves of all."""
     match model:
@@ -177,6 +185,7 @@ _ALL_RIGHT = Published("test_accuracy", 1.0, _PAPER + "section 4.1")
 _TIED, _UNTIED = GridLSTMConfig(100, 6), GridLSTMConfig(100, 6, tied=False)
 PRESETS = {
     "grid-parity": _parity(GridLSTMConfig(64, 6), 0.003),
+    "half-parity": _with_half(_parity(GridLSTMConfig(64, 6), 0.003)),
     "tanh-parity": _parity(FeedForwardConfig(128, 5), 0.001),
     "relu-parity": _parity(FeedForwardConfig(128, 4, activation="relu"), 0.001),
     "grid-addition": _strings("addition", 3, _TIED, 0.003),
