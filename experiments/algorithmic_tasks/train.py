@@ -20,7 +20,7 @@ from structdl.training import cli
 from structdl.training.batches import in_order, shuffled_epochs
 from structdl.training.experiment import Experiment
 from structdl.training.precision import apply
-from structdl.training.task import Inputs, Task
+from structdl.training.task import Inputs, Task, of_totals
 
 EVAL_BATCH = 500  # strings
 
@@ -41,18 +41,12 @@ def make_task(config: Config) -> Task:
     def init(key, inputs: Inputs):
         return model.init(key, features(config, jnp.asarray(inputs.data.inputs)[:1]))["params"], ()
 
-    def totals(params, inputs: Inputs):
+    def totals(params, inputs: Inputs, key=None):
         strings = jax.tree.map(lambda leaf: jnp.asarray(leaf)[inputs.batch], inputs.data)
         scores = apply(model, {"params": params}, features(config, strings.inputs))
         return answer_totals(scores, strings.targets, inputs.batch >= 0)
 
-    def loss_fn(params, model_state, inputs: Inputs, key):
-        values = totals(params, inputs)
-        return values.pop("loss"), (model_state, values)
-
-    def metrics(params, model_state, inputs: Inputs, key):
-        return totals(params, inputs)
-
+    loss_fn, metrics = of_totals(totals)
     return Task(
         data=data,
         init=init,

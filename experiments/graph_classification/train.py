@@ -22,6 +22,7 @@ from structdl.errors import InputError
 from structdl.graphs.graph import Graph, graph_mask
 from structdl.training import cli
 from structdl.training.experiment import Experiment
+from structdl.training.metrics import class_totals
 from structdl.training.precision import apply
 from structdl.training.ranking import roc_auc
 from structdl.training.seeds import stack
@@ -49,7 +50,7 @@ def task_of(data: GraphSet, config: Config) -> Task:
     room = make_room(data.graph, config.batch_size, DRAWN_DEVIATIONS)
     sizes = [len(part) for part in data.split(config.run.seed)]
     split_room = make_room(data.graph, max(sizes[1:]) + 1, SPLIT_DEVIATIONS)
-    totals = class_totals if data.num_classes else label_totals
+    totals = graph_totals if data.num_classes else label_totals
 
     def init(key, inputs: Inputs):
         variables = dict(model.init(key, inputs.batch, train=False))
@@ -88,15 +89,9 @@ def task_of(data: GraphSet, config: Config) -> Task:
     )
 
 
-def class_totals(logits: jax.Array, graph: Graph):
+def graph_totals(logits: jax.Array, graph: Graph):
     """Cross-entropy and accuracy over the graphs that are no padding; labels are in globals."""
-    real, labels = graph_mask(graph), graph.globals[:, 0]
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    correct, count = jnp.argmax(logits, axis=1) == labels, jnp.sum(real)
-    return {
-        "loss": (jnp.sum(losses, where=real), count),
-        "accuracy": (jnp.sum(correct, where=real), count),
-    }
+    return class_totals(logits, graph.globals[:, 0], graph_mask(graph))
 
 
 def label_totals(logits: jax.Array, graph: Graph):

@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from experiments.digits import load_digits
 from experiments.grid_lstm_digits.presets import Config
-from structdl.datasets import drawn_digits, mnist
+from structdl.datasets import mnist
 from structdl.datasets.sequences import Splits, split_indices
-
-NUM_CLASSES = 10
 
 
 class DigitImages(NamedTuple):
@@ -27,10 +26,7 @@ def load(config: Config) -> tuple[DigitImages, Splits]:
     Raises:
       InputError: a size that digits do not come in, or a set that cannot be had.
     """
-    if config.dataset == "drawn":
-        splits = drawn_digits.load(data_dir=config.data.dir)
-    else:
-        splits = mnist.load(data_dir=config.data.dir, raw_dir=config.data.raw_dir)
+    splits = load_digits(config.dataset, config.data)
     pixels = [
         mnist.as_sequence(images, config.size).reshape(-1, config.size, config.size)
         for images, _ in splits

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.digit_figures import draw_digits
+from experiments.digits import NAMES, draw_digits
 from experiments.grid_lstm_digits.model import make_model
 from experiments.grid_lstm_digits.presets import Config, system_of
 from structdl.training.curves import draw_learning_curves, draw_runs, runs_beside
@@ -18,8 +18,7 @@ DRAWN_BATCHES = 4  # of test digits
 
 def draw(config: Config, task: Task, result: Fit, rows: list[dict], folder: Path) -> None:
     """Writes learning_curves.png, models.png and digits.png."""
-    name = {"drawn": "drawn digits", "mnist": "MNIST"}[config.dataset]
-    title = f"{name}, {config.size} x {config.size}"
+    title = f"{NAMES[config.dataset]}, {config.size} x {config.size}"
     if rows:
         draw_learning_curves(rows, title, folder / "learning_curves.png", loss_unit="nats")
         runs = runs_beside(folder.parent, ("dataset", "size"))

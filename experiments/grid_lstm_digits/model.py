@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
-from experiments.grid_lstm_digits.data import NUM_CLASSES
+from experiments.digits import NUM_CLASSES
 from experiments.grid_lstm_digits.presets import Config, ThreeLSTMConfig
 from structdl.core.sparse import dropout
 from structdl.errors import InputError, require_at_least

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from experiments.grid_lstm_digits.data import load, shift
 from experiments.grid_lstm_digits.figures import draw
@@ -14,8 +13,9 @@ from structdl.errors import InputError
 from structdl.training import cli
 from structdl.training.batches import in_order, shuffled_epochs
 from structdl.training.experiment import Experiment
+from structdl.training.metrics import class_totals
 from structdl.training.precision import apply
-from structdl.training.task import Inputs, Task
+from structdl.training.task import Inputs, Task, of_totals
 
 EVAL_BATCH = 250  # digits
 
@@ -43,21 +43,9 @@ def make_task(config: Config) -> Task:
             shift_key, dropout_key = jax.random.split(key)
             images, rngs = shift(shift_key, images, config.shift), {"dropout": dropout_key}
         logits = apply(model, {"params": params}, images, train=key is not None, rngs=rngs)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, digits.labels)
-        counts = inputs.batch >= 0
-        right, number = jnp.argmax(logits, axis=1) == digits.labels, jnp.sum(counts)
-        return {
-            "loss": (jnp.sum(losses, where=counts), number),
-            "accuracy": (jnp.sum(right, where=counts), number),
-        }
+        return class_totals(logits, digits.labels, inputs.batch >= 0)
 
-    def loss_fn(params, model_state, inputs: Inputs, key):
-        values = totals(params, inputs, key)
-        return values.pop("loss"), (model_state, values)
-
-    def metrics(params, model_state, inputs: Inputs, key):
-        return totals(params, inputs)
-
+    loss_fn, metrics = of_totals(totals)
     return Task(
         data=data,
         init=init,

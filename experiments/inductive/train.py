@@ -15,6 +15,7 @@ from structdl.graphs.sampling import sample_blocks
 from structdl.training import cli
 from structdl.training.batches import shuffled_epochs
 from structdl.training.experiment import Experiment
+from structdl.training.metrics import class_totals
 from structdl.training.precision import apply
 from structdl.training.task import Inputs, Task
 
@@ -84,21 +85,15 @@ def totals(logits, labels, mask) -> dict:
 
     micro-F1 = 2 TP / (2 TP + FP + FN), whose two sides add up over nodes, labels and batches.
     """
-    count = jnp.sum(mask)
-    if labels.ndim == 2:
-        wanted, found = labels > 0, logits > 0
-        losses = jnp.mean(optax.sigmoid_binary_cross_entropy(logits, wanted), axis=1)
-        among = mask[:, None]
-        hits = jnp.sum(wanted & found, where=among)
-        # 2 TP + FP + FN is what is wanted and what is found
-        both = jnp.sum(wanted, where=among) + jnp.sum(found, where=among)
-        score = {"f1": (2 * hits, both)}
-    else:
-        # a node without a label is in no split
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
-        correct = jnp.argmax(logits, axis=-1) == labels
-        score = {"accuracy": (jnp.sum(correct, where=mask), count)}
-    return {"loss": (jnp.sum(losses, where=mask), count), **score}
+    if labels.ndim == 1:  # a node without a label is in no split
+        return class_totals(logits, labels, mask)
+    wanted, found = labels > 0, logits > 0
+    losses = jnp.mean(optax.sigmoid_binary_cross_entropy(logits, wanted), axis=1)
+    among = mask[:, None]
+    hits = jnp.sum(wanted & found, where=among)
+    # 2 TP + FP + FN is what is wanted and what is found
+    both = jnp.sum(wanted, where=among) + jnp.sum(found, where=among)
+    return {"loss": (jnp.sum(losses, where=mask), jnp.sum(mask)), "f1": (2 * hits, both)}
 
 
 def _check_sizes(config: Config) -> None:

@@ -49,12 +49,12 @@ def make_task(config: Config) -> Task:
     # what only pictures need is checked before training
     check_temperature(config.temperature)
     prompt_ids(config, corpus)
-    stretch, context, num_symbols = config.stretch, config.context, len(corpus.vocabulary)
+    stretch, context = config.stretch, config.context
     batch = _train_batches(config, corpus.bounds.train)
     require_at_least("--embedding", config.embedding, 1)
     require_dropout("--embedding-dropout", config.embedding_dropout)
     check_model(config.model, context + stretch, config.embedding, config.parameters)
-    model = make_model(config, num_symbols)
+    model = make_model(config, len(corpus.vocabulary))
 
     def init(key, inputs: Inputs):
         symbols = jnp.zeros((1, context + stretch), jnp.int32)
@@ -78,19 +78,7 @@ def make_task(config: Config) -> Task:
     shown = config.sequence or stretch  # of each row of an evaluation
 
     def metrics(params, model_state, inputs: Inputs, key):
-        def of_part(part):
-            its = inputs._replace(batch=part)
-            outputs, targets, counts = read(model, params, its, (context, shown))
-
-            def of_row(row):
-                return cross_entropies(model, params, *row)
-
-            rows_at_once = max(1, EVAL_LOGITS // (shown * num_symbols))
-            losses = lax.map(of_row, (outputs, targets), batch_size=rows_at_once)
-            return jnp.sum(losses, where=counts), jnp.sum(counts)
-
-        size = max(1, EVAL_SYMBOLS // (context + shown))
-        total, count = totals_in_parts(of_part, inputs.batch, size)
+        total, count = totals(model, params, inputs, (context, shown))
         # a perplexity is no mean: all of a split is in one batch
         value = in_unit(total / count, config.dataset)
         return {"loss": (total, count), unit_of(config.dataset): (value, jnp.ones(()))}
@@ -116,6 +104,24 @@ def _train_batches(config: Config, bounds: tuple[int, int]):
             "on each device: give --parallel jit, or --sequence 0."
         )
     return ordered_batches(bounds, config.batch_size, config.stretch, config.sequence)
+
+
+def totals(
+    model: LanguageModel, params, inputs: Inputs, sizes: tuple[int, int]
+) -> tuple[jax.Array, jax.Array]:
+    """The cross-entropy of an evaluation's rows and what counts, in parts that memory holds."""
+    context, stretch = sizes
+    rows_at_once = max(1, EVAL_LOGITS // (stretch * model.num_symbols))
+
+    def of_row(row):
+        return cross_entropies(model, params, *row)
+
+    def of_part(part):
+        outputs, targets, counts = read(model, params, inputs._replace(batch=part), sizes)
+        losses = lax.map(of_row, (outputs, targets), batch_size=rows_at_once)
+        return jnp.sum(losses, where=counts), jnp.sum(counts)
+
+    return totals_in_parts(of_part, inputs.batch, max(1, EVAL_SYMBOLS // (context + stretch)))
 
 
 def read(

@@ -18,10 +18,10 @@ from experiments.node_classification.model import (
     penalized,
 )
 from experiments.node_classification.presets import PRESETS, Config
-from experiments.node_classification.totals import totals
 from structdl.core.sparse import SparseRows
 from structdl.training import cli
 from structdl.training.experiment import Experiment
+from structdl.training.metrics import class_totals
 from structdl.training.precision import apply
 from structdl.training.task import Inputs, Task
 
@@ -79,12 +79,12 @@ def network_task(config: Config, nodes: Nodes) -> Task:
         names = ("dropout", "permutation")
         rngs = {name: jax.random.fold_in(key, place) for place, name in enumerate(names)}
         logits = logits_of(params, inputs.data, train=True, rngs=rngs)
-        metrics = totals(logits, inputs.data.labels, inputs.seed_data[inputs.batch])
+        metrics = class_totals(logits, inputs.data.labels, inputs.seed_data[inputs.batch])
         return metrics.pop("loss"), (model_state, metrics)
 
     def metrics(params, model_state, inputs: Inputs, key):
         logits = logits_of(params, inputs.data, train=False)
-        return totals(logits, inputs.data.labels, inputs.seed_data[inputs.batch])
+        return class_totals(logits, inputs.data.labels, inputs.seed_data[inputs.batch])
 
     def penalty(params):
         squares = optax.tree.norm(penalized(config.model, params), squared=True)

@@ -8,7 +8,6 @@ import numpy as np
 
 from experiments.node_classification.data import SPLITS, Nodes
 from experiments.node_classification.model import DeepWalkConfig, LabelPropagationConfig
-from experiments.node_classification.totals import totals
 from structdl.core.segment import EdgeLayout, edge_layout
 from structdl.core.sparse import lookup
 from structdl.graphs.deepwalk import walk_loss
@@ -16,6 +15,7 @@ from structdl.graphs.label_propagation import normalize_class_mass, propagate_la
 from structdl.graphs.sampling import NeighbourLists, neighbour_lists
 from structdl.graphs.walks import NegativeTable, negative_table, random_walks, sample_negatives
 from structdl.training.linear_classifier import fit_linear_classifier
+from structdl.training.metrics import class_totals
 from structdl.training.task import Inputs, Task
 
 TRAIN = SPLITS.index("train")
@@ -44,7 +44,7 @@ def label_propagation(config: LabelPropagationConfig, nodes: Nodes) -> Task:
             priors = jnp.mean(one_hot, axis=0, where=masks[TRAIN][:, None])
             scores = normalize_class_mass(scores, masks[TRAIN], priors)
         chances = scores / jnp.maximum(jnp.sum(scores, axis=1, keepdims=True), 1e-9)
-        return totals(jnp.log(chances + 1e-9), data.labels, masks[inputs.batch])
+        return class_totals(jnp.log(chances + 1e-9), data.labels, masks[inputs.batch])
 
     return Task(
         data=Labelled(layout, nodes.labels),
@@ -101,7 +101,7 @@ def deepwalk(config: DeepWalkConfig, nodes: Nodes) -> Task:
         classifier = fit_linear_classifier(
             features, data.labels, masks[TRAIN], nodes.num_classes, l2=config.classifier_l2
         )
-        return totals(classifier.logits(features), data.labels, masks[inputs.batch])
+        return class_totals(classifier.logits(features), data.labels, masks[inputs.batch])
 
     return Task(
         data=Walked(lists, negative_table(degrees), nodes.labels),

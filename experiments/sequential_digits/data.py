@@ -5,11 +5,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from experiments.digits import load_digits
 from experiments.sequential_digits.presets import Config
-from structdl.datasets import drawn_digits, mnist
+from structdl.datasets import mnist
 from structdl.datasets.sequences import Splits, split_indices
 
-NUM_CLASSES = 10
 PERMUTATION_SEED = 0  # one order of the pixels for all runs
 
 
@@ -26,10 +26,7 @@ def load(config: Config) -> tuple[PixelSequences, Splits]:
     Raises:
       InputError: a size that digits do not come in, or a set that cannot be had.
     """
-    if config.dataset == "drawn":
-        splits = drawn_digits.load(data_dir=config.data.dir)
-    else:
-        splits = mnist.load(data_dir=config.data.dir, raw_dir=config.data.raw_dir)
+    splits = load_digits(config.dataset, config.data)
     seed = PERMUTATION_SEED if config.permuted else None
     pixels = [
         mnist.as_sequence(images, config.size, permutation_seed=seed, standardize=True)

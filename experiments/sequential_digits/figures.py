@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.digit_figures import GRID, draw_digits
+from experiments.digits import GRID, NAMES, NUM_CLASSES, draw_digits
 from experiments.sequence_model import SequenceModel
 from experiments.sequence_presets import system_of
-from experiments.sequential_digits.data import NUM_CLASSES, in_place
+from experiments.sequential_digits.data import in_place
 from experiments.sequential_digits.presets import Config
 from structdl.training.curves import draw_learning_curves, draw_runs, runs_beside
 from structdl.training.loop import Fit
@@ -21,8 +21,7 @@ DRAWN_BATCHES = 4  # of test digits
 
 def draw(config: Config, task: Task, result: Fit, rows: list[dict], folder: Path) -> None:
     """Writes learning_curves.png, models.png, digits.png and, where it is so, permuted.png."""
-    name = {"drawn": "drawn digits", "mnist": "MNIST"}[config.dataset]
-    title = f"{name}, {config.size} x {config.size}"
+    title = f"{NAMES[config.dataset]}, {config.size} x {config.size}"
     title += ", permuted" if config.permuted else ""
     if rows:
         draw_learning_curves(rows, title, folder / "learning_curves.png", loss_unit="nats")

@@ -4,18 +4,19 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import optax
 
+from experiments.digits import NUM_CLASSES
 from experiments.sequence_model import SequenceModel
 from experiments.sequence_presets import check_model
-from experiments.sequential_digits.data import NUM_CLASSES, load
+from experiments.sequential_digits.data import load
 from experiments.sequential_digits.figures import draw
 from experiments.sequential_digits.presets import PRESETS, Config
 from structdl.training import cli
 from structdl.training.batches import in_order, shuffled_epochs
 from structdl.training.experiment import Experiment
+from structdl.training.metrics import class_totals
 from structdl.training.precision import apply
-from structdl.training.task import Inputs, Task
+from structdl.training.task import Inputs, Task, of_totals
 
 EVAL_BATCH = 250  # digits
 
@@ -40,21 +41,9 @@ def make_task(config: Config) -> Task:
         digits = jax.tree.map(lambda leaf: jnp.asarray(leaf)[inputs.batch], inputs.data)
         rngs = None if key is None else {"dropout": key}
         logits = apply(model, {"params": params}, digits.pixels, train=key is not None, rngs=rngs)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, digits.labels)
-        counts = inputs.batch >= 0
-        right, number = jnp.argmax(logits, axis=1) == digits.labels, jnp.sum(counts)
-        return {
-            "loss": (jnp.sum(losses, where=counts), number),
-            "accuracy": (jnp.sum(right, where=counts), number),
-        }
+        return class_totals(logits, digits.labels, inputs.batch >= 0)
 
-    def loss_fn(params, model_state, inputs: Inputs, key):
-        values = totals(params, inputs, key)
-        return values.pop("loss"), (model_state, values)
-
-    def metrics(params, model_state, inputs: Inputs, key):
-        return totals(params, inputs)
-
+    loss_fn, metrics = of_totals(totals)
     return Task(
         data=data,
         init=init,

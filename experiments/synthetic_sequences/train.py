@@ -16,7 +16,7 @@ from structdl.training import cli
 from structdl.training.batches import in_order, shuffled_epochs
 from structdl.training.experiment import Experiment
 from structdl.training.precision import apply
-from structdl.training.task import Inputs, Task
+from structdl.training.task import Inputs, Task, of_totals
 
 EVAL_BATCH = 250  # sequences
 
@@ -50,13 +50,7 @@ def make_task(config: Config) -> Task:
         )
         return totals_of[config.problem](answers, sequences.targets, inputs.batch >= 0)
 
-    def loss_fn(params, model_state, inputs: Inputs, key):
-        values = totals(params, inputs, key)
-        return values.pop("loss"), (model_state, values)
-
-    def metrics(params, model_state, inputs: Inputs, key):
-        return totals(params, inputs)
-
+    loss_fn, metrics = of_totals(totals)
     return Task(
         data=data,
         init=init,

@@ -5,7 +5,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from experiments.sequence_presets import TOLERANCE, require_dropout
 from experiments.translation.data import Batch, as_batch, extents_of, load, rows_of, short_pairs
@@ -19,8 +18,9 @@ from structdl.errors import InputError, require_at_least
 from structdl.training import cli
 from structdl.training.batches import in_order, shuffled_epochs
 from structdl.training.experiment import Experiment
+from structdl.training.metrics import class_totals
 from structdl.training.precision import apply
-from structdl.training.task import Inputs, Task
+from structdl.training.task import Inputs, Task, of_totals
 
 EVAL_BATCH = 250  # pairs
 
@@ -52,20 +52,9 @@ def make_task(config: Config) -> Task:
         batch = Batch(*map(jnp.asarray, inputs.batch))
         rngs = None if key is None else {"dropout": key}
         logits = apply(model, {"params": params}, *batch[:3], train=key is not None, rngs=rngs)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.target)
-        counts, right = batch.target != PAD, jnp.argmax(logits, axis=-1) == batch.target
-        number = jnp.sum(counts)
-        return {
-            "loss": (jnp.sum(losses, where=counts), number),
-            "accuracy": (jnp.sum(right, where=counts), number),
-        }
+        return class_totals(logits, batch.target, batch.target != PAD)
 
-    def loss_fn(params, model_state, inputs: Inputs, key):
-        values = totals(params, inputs, key)
-        return values.pop("loss"), (model_state, values)
-
-    def metrics(params, model_state, inputs: Inputs, key):
-        return totals(params, inputs)
+    loss_fn, metrics = of_totals(totals)
 
     def eval_batches(name: str):
         pairs = getattr(corpus, name)

@@ -5,9 +5,36 @@ from functools import reduce
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int
 
 from structdl.training.task import TotalAndCount
+
+
+def class_totals(
+    logits: Float[Array, "*shape classes"],
+    labels: Int[Array, "*shape"],
+    mask: Bool[Array, "*shape"],
+) -> dict[str, TotalAndCount]:
+    """Cross-entropy in nats and accuracy over what counts: the totals and counts of both.
+
+    Args:
+      logits: of the classes.
+      labels: the classes; below 0 where there is none, which is not to count.
+      mask: True where it counts.
+
+    >>> found = class_totals(jnp.zeros((2, 2)), jnp.array([0, -1]), jnp.array([True, False]))
+    >>> {name: (round(float(total), 3), int(count)) for name, (total, count) in found.items()}
+    {'loss': (0.693, 1), 'accuracy': (1.0, 1)}
+    """
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
+    correct, count = jnp.argmax(logits, axis=-1) == labels, jnp.sum(mask)
+    return {
+        "loss": (jnp.sum(losses, where=mask), count),
+        "accuracy": (jnp.sum(correct, where=mask), count),
+    }
 
 
 def add_totals(parts: Iterable[dict[str, TotalAndCount]]) -> dict[str, TotalAndCount]:

@@ -56,3 +56,21 @@ class Task(NamedTuple):
     seed_data: Callable[[int], Any] = lambda seed: ()
     penalty: Callable[[Any], Any] = lambda params: jnp.zeros(())
     score: str = ""
+
+
+def of_totals(totals: Callable[..., dict[str, TotalAndCount]]) -> tuple[Callable, Callable]:
+    """The loss_fn and the metrics of a Task without a model state, of one function.
+
+    Args:
+      totals: `(params, inputs, key=None) -> {name: (total, count)}`, "loss" among them; in training
+        mode where there is a key.
+    """
+
+    def loss_fn(params, model_state, inputs: Inputs, key):
+        values = totals(params, inputs, key)
+        return values.pop("loss"), (model_state, values)
+
+    def metrics(params, model_state, inputs: Inputs, key):
+        return totals(params, inputs)
+
+    return loss_fn, metrics

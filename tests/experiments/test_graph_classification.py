@@ -27,7 +27,7 @@ from experiments.graph_classification.presets import (
 )
 from experiments.graph_classification.train import (
     EXPERIMENT,
-    class_totals,
+    graph_totals,
     label_totals,
     main,
     make_task,
@@ -172,7 +172,7 @@ def test_metrics_by_hand():
     logits = jnp.array([[2.0, 9.0], [0.0, 1.0], [3.0, 1.0], [1.0, 0.0], [5.0, -5.0], [5.0, -5.0]])
     graph = jax.tree.map(jnp.asarray, graph)
 
-    totals = class_totals(logits, graph)
+    totals = graph_totals(logits, graph)
     assert totals["accuracy"] == (2, 4)  # the first and the third
     expected = sum(
         np.log(np.exp(row).sum()) - row[label]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import digit_figures
+from experiments import digits
 from experiments.sequence_model import GRUConfig, SequenceModel, TCNConfig
 from experiments.sequential_digits.data import in_place
 from experiments.sequential_digits.presets import PRESETS, Config
@@ -112,14 +112,12 @@ def test_a_run_that_goes_on_equals_one_that_was_not_interrupted(resumed_equals_w
 
 def test_mistakes_are_drawn_first(monkeypatch, tmp_path):
     drawn = []
-    monkeypatch.setattr(
-        digit_figures.Figure, "savefig", lambda figure, path, dpi: drawn.append(figure)
-    )
+    monkeypatch.setattr(digits.Figure, "savefig", lambda figure, path, dpi: drawn.append(figure))
     labels, read = np.array([3, 1, 4, 1]), np.array([3, 1, 9, 1])
-    digit_figures.draw_digits(np.zeros((4, 8, 8)), labels, read, "digits", tmp_path / "digits.png")
+    digits.draw_digits(np.zeros((4, 8, 8)), labels, read, "digits", tmp_path / "digits.png")
     assert [axis.get_title() for axis in drawn[0].axes[:5]] == ["9, not 4", "3", "1", "1", ""]
     assert "1 mistakes of 4" in drawn[0].get_suptitle()
-    digit_figures.draw_digits(
+    digits.draw_digits(
         np.zeros((70, 8, 8)), np.repeat([1, 2], 35), np.full(70, 2), "", tmp_path / "digits.png"
     )
     titles = [axis.get_title() for axis in drawn[1].axes]

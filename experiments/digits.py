@@ -1,11 +1,28 @@
-"""A picture that experiments on digits share: what was read, mistakes first."""
+"""What experiments on digits share: the two sets, and a picture of what was read."""
 
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from structdl.datasets import drawn_digits, mnist
+from structdl.datasets.sequences import Splits
+from structdl.training.run import DataConfig
+
+NUM_CLASSES = 10
+NAMES = {"drawn": "drawn digits", "mnist": "MNIST"}
 GRID = (4, 10)
+
+
+def load_digits(dataset: str, data: DataConfig) -> Splits:
+    """The splits of one of NAMES, each (images, labels).
+
+    Raises:
+      InputError: a set that cannot be had.
+    """
+    if dataset == "drawn":
+        return drawn_digits.load(data_dir=data.dir)
+    return mnist.load(data_dir=data.dir, raw_dir=data.raw_dir)
 
 
 def draw_digits(images, labels, read, title: str, path: Path) -> None:
