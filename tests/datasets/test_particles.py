@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
+from structdl.datasets.particles import FEATURES, SIMULATORS, load
 from structdl.datasets.simulate_particles import (
     simulate_charged,
     simulate_kuramoto,
@@ -235,3 +236,40 @@ def test_the_key_decides_each_system_alone(simulate):
 def test_values_out_of_range(simulate, name, value, words):
     with pytest.raises(InputError, match=f"{name} is {value}: it must be {words}"):
         arrays(simulate, **{name: value})
+
+
+SIZES = {"num_frames": 5, "num_train": 6, "num_validation": 3, "num_test": 4}
+
+
+@pytest.mark.parametrize("kind", SIMULATORS)
+def test_the_set_is_what_the_simulator_gives(kind, tmp_path):
+    splits = load(kind, objects=3, seed=7, data_dir=tmp_path, **SIZES)
+    for number, (split, num) in enumerate(zip(splits, (6, 3, 4), strict=True)):
+        key = jax.random.fold_in(jax.random.key(7), number)
+        states, edges = SIMULATORS[kind](key, num=num, objects=3, num_frames=5)
+        np.testing.assert_array_equal(split.states, states)
+        np.testing.assert_array_equal(split.edges, edges)
+        assert split.states.shape == (num, 5, 3, len(FEATURES[kind]))
+
+
+def test_fewer_systems_are_the_first_of_more_and_lie_in_stretches(tmp_path, monkeypatch):
+    monkeypatch.setattr("structdl.datasets.particles.VALUES_PER_EXAMPLE", 100)  # two systems
+    more = load("springs", objects=3, data_dir=tmp_path, **SIZES)
+    fewer = load("springs", objects=3, data_dir=tmp_path, **SIZES | {"num_train": 2})
+    np.testing.assert_array_equal(fewer.train.states, more.train.states[:2])
+    np.testing.assert_array_equal(fewer.test.edges, more.test.edges)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_test": 0}, "num_test is 0: it must be at least 1"),
+        ({"objects": 1}, "objects is 1: it must be at least 2"),
+        ({"seed": -1}, "seed is -1: it must be at least 0"),
+    ],
+)
+def test_sizes_that_are_no_set(changes, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        load("springs", data_dir=tmp_path, **{"objects": 3} | SIZES | changes)
+    with pytest.raises(InputError, match="unknown system of particles 'spring'"):
+        load("spring", data_dir=tmp_path)
