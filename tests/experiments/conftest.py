@@ -172,9 +172,9 @@ def resumed_equals_whole(tmp_path):
 
     It returns the folder of pictures of the whole run.
     """
-    words_of_all = ["--model.dropout", "0.3", "--eval-every", "2", "--steps-per-call", "2"]
+    words_of_all = ["--eval-every", "2", "--steps-per-call", "2"]
 
-    def check(experiment, words):
+    def check(experiment, words, *, noise=("--model.dropout", "0.3")):
         ends = {}
 
         def run(name, steps, draw=lambda *args: None):
@@ -184,7 +184,7 @@ def resumed_equals_whole(tmp_path):
 
             options = ["--workdir", str(tmp_path / name), "--num-steps", str(steps)]
             its = experiment._replace(draw=draw_and_keep)
-            return run_experiment(its, [*words, *words_of_all, *options])
+            return run_experiment(its, [*words, *noise, *words_of_all, *options])
 
         run("two", 2)
         gone_on, whole = run("two", 4), run("one", 4, experiment.draw)

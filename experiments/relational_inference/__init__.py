@@ -1,0 +1,1 @@
+"""Who interacts with whom, from trajectories: neural relational inference and its baselines."""

@@ -1,0 +1,3 @@
+from experiments.relational_inference.train import main
+
+main()

@@ -1,0 +1,89 @@
+"""The share of edges that are found, over all of the test at once."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.relational_inference.model import make_approach
+from experiments.relational_inference.presets import Config
+from structdl.graphs.nri import between_objects, edge_accuracy, edge_confusion
+from structdl.training.loop import Fit
+from structdl.training.task import Task
+
+BATCH = 1000  # systems
+MOST_FOR_THRESHOLD = 10_000  # systems of training
+
+
+class Threshold(NamedTuple):
+    """Says of correlations where there is an edge."""
+
+    value: float
+    above: bool  # whether there is one above the value, or up to it
+
+
+def score(config: Config, task: Task, result: Fit) -> dict[str, np.ndarray]:
+    """The accuracy of edges on the test, [num_seeds].
+
+    Of edge types that were learned without labels the naming counts that fits best, one for the
+    whole test. Where correlations are found, a threshold is chosen on systems of training, and on
+    which side of it there are edges.
+    """
+    find = jax.jit(make_approach(config.model).find)
+    training = slice(min(config.num_train, MOST_FOR_THRESHOLD))
+    test = slice(len(task.data.edges) - config.num_test, None)
+    shares = []
+    for place in range(len(result.seeds)):
+        params, model_state = jax.tree.map(lambda leaf, at=place: leaf[at], result.selected)
+
+        def found(systems: slice, of=(params, model_state)):
+            return find_edges(lambda states: find(*of, states), task.data.states[systems])
+
+        edges = np.asarray(task.data.edges)
+        if found(slice(1)).ndim == 3:  # no types
+            rule = best_threshold(between(found(training)), between(edges[training]))
+            is_right = apply_threshold(rule, between(found(test))) == between(edges[test])
+            shares.append(is_right.mean())
+        else:
+            right, number = edge_accuracy(
+                edge_confusion(*map(jnp.asarray, (found(test), edges[test])))
+            )
+            shares.append(int(right) / int(number))
+    return {"test_edge_accuracy": np.array(shares)}
+
+
+def find_edges(find: Callable, states: np.ndarray) -> np.ndarray:
+    """What `find` gives for all systems, a part of them at a time."""
+    parts = [states[start : start + BATCH] for start in range(0, len(states), BATCH)]
+    return np.concatenate([np.asarray(find(part)) for part in parts])
+
+
+def between(pairs: np.ndarray) -> np.ndarray:
+    """The values of pairs of different objects, [number], of [num, objects, objects]."""
+    return pairs[:, np.asarray(between_objects(pairs.shape[1]))].ravel()
+
+
+def best_threshold(correlations: np.ndarray, edges: np.ndarray) -> Threshold:
+    """The threshold that says most edges right, and the side on which they are.
+
+    Args:
+      correlations: of pairs, [number].
+      edges: 1 where there is one, 0 where not, [number].
+
+    >>> best_threshold(np.array([0.1, 0.2, 0.8, 0.9]), np.array([1, 1, 1, 0]))
+    Threshold(value=0.8, above=False)
+    """
+    order = np.argsort(correlations)
+    signs = 2 * edges[order] - 1
+    # how many more are right than wrong if those up to a place are the edges, and the others not
+    gains = np.concatenate([[0], np.cumsum(signs)]) * 2 - signs.sum()
+    place = int(np.argmax(np.abs(gains)))
+    values = np.concatenate([[-np.inf], correlations[order]])
+    return Threshold(float(values[place]), bool(gains[place] < 0))
+
+
+def apply_threshold(rule: Threshold, correlations: np.ndarray) -> np.ndarray:
+    """1 where there is an edge, else 0."""
+    return ((correlations > rule.value) == rule.above).astype(np.int32)
