@@ -173,8 +173,8 @@ def _small() -> Preset:
 # hidden units and steps are fewer than the paper's
 _REDUCED = {
     "springs": NRIConfig(encoder_hidden=128, skip_first=True),
-    "charged": NRIConfig(encoder_hidden=128),
-    "kuramoto": NRIConfig(encoder_hidden=128, skip_first=True, variance=0.01),
+    "charged": NRIConfig(encoder_hidden=128, prediction_steps=3),
+    "kuramoto": NRIConfig("cnn", skip_first=True, variance=0.01),
 }
 # but for the number of epochs, which is 500
 _FULL = {
@@ -198,7 +198,7 @@ def _inferred(dataset: str) -> Preset:
 
 
 def _full(dataset: str) -> Preset:
-    epoch, epochs = 390, 50
+    epoch, epochs = 390, 20
     config = Config(
         dataset,
         model=_FULL[dataset],
@@ -209,11 +209,11 @@ def _full(dataset: str) -> Preset:
 
 
 def _supervised(dataset: str) -> Preset:
-    num_steps = 6000
+    num_steps = 12_000
     config = Config(
         dataset,
         num_validation=2000,
-        model=SupervisedConfig(),
+        model=SupervisedConfig(hidden=128),
         batch_size=64,
         optimizer=_optimizer(0.002, num_steps),
         run=_run(num_steps, 500),
