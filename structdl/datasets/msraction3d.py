@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 from structdl.datasets.archives import RawArchive, RawMembers, read_members
 from structdl.datasets.prepare import prepare
 from structdl.datasets.sequences import Splits
-from structdl.datasets.skeletons import Sequence3D, Skeletons, as_skeletons
+from structdl.datasets.skeletons import Motion, motion_features, read_splits, require_validation
 from structdl.errors import InputError
 
 ACTIONS = (
@@ -107,16 +107,10 @@ class MSRAction3DBuilder(tfds.core.GeneratorBasedBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"{RAW_ARCHIVE.name}: {RAW_ARCHIVE.url}"
 
     def _info(self) -> tfds.core.DatasetInfo:
-        shape = (None, len(JOINTS), 3)
-        features = {
-            "positions": tfds.features.Tensor(shape=shape, dtype=np.float32, encoding="bytes"),
-            "label": tfds.features.Scalar(dtype=np.int32),
-            "subject": tfds.features.Scalar(dtype=np.int32),
-        }
         return tfds.core.DatasetInfo(
             builder=self,
             description="Skeletons of twenty joints, seen by a depth camera.",
-            features=tfds.features.FeaturesDict(features),
+            features=motion_features(len(JOINTS)),
             homepage="https://sites.google.com/view/wanqingli/data-sets/msr-action3d",
             disable_shuffling=True,
         )
@@ -150,31 +144,14 @@ def load(
       InputError: another person for validation, or nobody left to train on; the data cannot be had
         (see `prepare`) or is not what it should be.
     """
-    odd = {subject for subject in SUBJECTS if subject % 2}
-    if not set(validation_subjects) < odd:
-        raise InputError(
-            f"validation_subjects are {tuple(validation_subjects)}: give some, and not all, of "
-            f"{sorted(odd)}"
-        )
+    require_validation(validation_subjects, SUBJECTS)
     builder = prepare(
         MSRAction3DBuilder, raw_files=[RAW_ARCHIVE], raw_dir=raw_dir, data_dir=data_dir
     )
-    source = builder.as_data_source("full")
-    examples = source.__getitems__(range(len(source)))
-    subjects = odd - set(validation_subjects), set(validation_subjects), set(SUBJECTS) - odd
-    return Splits(*(_of(examples, chosen) for chosen in subjects))
+    return read_splits(builder, validation_subjects, len(JOINTS))
 
 
-def _of(examples: list[dict], subjects: set[int]) -> Skeletons:
-    chosen = [
-        Sequence3D(example["positions"], int(example["label"]), int(example["subject"]))
-        for example in examples
-        if example["subject"] in subjects
-    ]
-    return as_skeletons(chosen, len(JOINTS))
-
-
-def read_raw(path: Path) -> list[Sequence3D]:
+def read_raw(path: Path) -> list[Motion]:
     """Reads the sequences of the zip but the corrupt ones, `aAA_sSS_eEE_skeleton3D.txt`.
 
     Raises:
@@ -189,7 +166,7 @@ def read_raw(path: Path) -> list[Sequence3D]:
         if not 1 <= action <= len(ACTIONS) or subject not in SUBJECTS:
             raise InputError(f"{path}: member {name} is not of 20 actions and 10 people")
         positions = parse_skeleton(content, f"{path}: member {name}")
-        sequences.append(Sequence3D(positions, action - 1, subject))
+        sequences.append(Motion(positions, action - 1, subject))
     return sequences
 
 

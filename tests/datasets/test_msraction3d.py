@@ -9,7 +9,7 @@ import pytest
 
 from structdl.datasets import msraction3d
 from structdl.datasets.archives import RawArchive, RawMembers
-from structdl.datasets.skeletons import Sequence3D, as_skeletons
+from structdl.datasets.skeletons import Motion, as_skeletons
 from structdl.errors import InputError
 
 JOINTS = len(msraction3d.JOINTS)
@@ -136,7 +136,7 @@ def test_bones_are_a_tree_and_parts_a_partition():
 
 
 def test_no_sequences_are_arrays_without_rows():
-    one = as_skeletons([Sequence3D(np.ones((2, 5, 3), np.float32), 3, 7)], 5)
+    one = as_skeletons([Motion(np.ones((2, 5, 3), np.float32), 3, 7)], 5)
     assert (one.lengths.tolist(), one.labels.tolist(), one.subjects.tolist()) == ([2], [3], [7])
     assert [len(leaf) for leaf in as_skeletons([], 5)] == [0, 0, 0, 0]
 
