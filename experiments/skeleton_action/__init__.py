@@ -1,0 +1,1 @@
+"""Actions of moving skeletons: graph convolutional LSTMs, spatial reasoning, and plain networks."""

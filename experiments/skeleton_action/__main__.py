@@ -1,0 +1,3 @@
+from experiments.skeleton_action.train import main
+
+main()

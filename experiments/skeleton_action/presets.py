@@ -1,0 +1,164 @@
+"""The config of this experiment, and its presets."""
+
+import dataclasses
+from typing import Annotated, Literal
+
+import tyro
+
+from structdl.training.experiment import Preset
+from structdl.training.optimizers import OptimizerConfig
+from structdl.training.run import DataConfig, Run
+
+
+@dataclasses.dataclass(frozen=True)
+class AGCLSTMConfig:
+    """A graph convolutional LSTM with attention, over joints and over body parts."""
+
+    hidden: int = 20
+    """Units of a joint, and of a part."""
+    num_layers: int = 3
+    """Between two of them time is halved."""
+    streams: Literal["joints", "parts", "both"] = "both"
+    """What the nodes are; the scores of both are added."""
+    dropout: float = 0.5
+    """Of what enters each layer but the first, and the logits' layers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SRTSLConfig:
+    """Spatial reasoning over body parts, and skip-clip LSTMs over positions and velocities."""
+
+    features: int = 32
+    """Of a part."""
+    hidden: int = 55
+    """Units of each LSTM."""
+    num_steps: int = 3
+    """How often the parts of a frame hear each other."""
+    clip: int = 8
+    """Frames of a clip."""
+    dropout: float = 0.5
+    """Of what enters and what leaves the LSTMs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LSTMConfig:
+    """A stacked LSTM over the positions and differences of all joints side by side."""
+
+    hidden: int = 62
+    """Units of each layer."""
+    num_layers: int = 2
+    dropout: float = 0.5
+    """Of what enters each layer but the first, and the logits' layer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GCNConfig:
+    """Graph convolutions of each frame; joints and frames are averaged."""
+
+    hidden: int = 109
+    """Units of a joint."""
+    num_layers: int = 3
+    dropout: float = 0.5
+    """Of what enters each layer but the first, and the logits' layer."""
+
+
+ModelConfig = AGCLSTMConfig | SRTSLConfig | LSTMConfig | GCNConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that decides a run."""
+
+    dataset: Literal["primitives", "msraction3d"] = "primitives"
+    """Limbs of a stick figure that are raised and lowered, or twenty actions of ten people."""
+    validation_subjects: tuple[int, ...] = (9,)
+    """People with odd numbers who do not train; without any, the last parameters are tested."""
+    frames: int = 32
+    """What every sequence is resampled to."""
+    rotation: float = 0.3
+    """Training sequences are turned about the vertical axis by up to so many radians."""
+    scaling: float = 0.1
+    """Training sequences grow or shrink by up to this share."""
+    cropping: float = 0.2
+    """Training sequences lose up to this share of their time."""
+    model: ModelConfig = AGCLSTMConfig()
+    parameters: int = 0
+    """How many the model is to have, within 5 %; 0 for any number."""
+    batch_size: int = 32
+    """Sequences a step."""
+    optimizer: OptimizerConfig = OptimizerConfig("adamw", 0.003)
+    data: DataConfig = DataConfig()
+    run: Annotated[Run, tyro.conf.arg(name="")] = Run()
+
+
+def system_of(model: ModelConfig) -> str:
+    """What the ledger calls a model.
+
+    >>> system_of(LSTMConfig(62))
+    'LSTM, 2 x 62 units'
+    """
+    match model:
+        case AGCLSTMConfig():
+            streams = {"both": "joints and parts"}.get(model.streams, model.streams)
+            return f"AGC-LSTM, {model.num_layers} x {model.hidden} units, {streams}"
+        case SRTSLConfig():
+            return f"SR-TSL, {model.features} features, {model.hidden} units"
+        case LSTMConfig():
+            return f"LSTM, {model.num_layers} x {model.hidden} units"
+        case GCNConfig():
+            return f"GCN, {model.num_layers} x {model.hidden} units"
+
+
+PARAMETERS = 75_000  # of each model that is compared
+
+
+def _config(dataset: str, model: ModelConfig, num_steps: int, every: int, **options) -> Config:
+    """All steps are run, and the last parameters tested; the learning rate falls to 0."""
+    kwargs = {"weight_decay": 0.01}
+    rate = 0.003
+    optimizer = OptimizerConfig(
+        "adamw", rate, kwargs, schedule="cosine", schedule_steps=num_steps, clip_norm=1.0
+    )
+    run = Run(
+        num_steps=num_steps,
+        eval_every=every,
+        steps_per_call=abs(every) or 50,
+        log_every=50,
+        checkpoint_every=5 * (every or 50),
+        seed_mode="loop",
+    )
+    return Config(dataset, model=model, optimizer=optimizer, run=run, **options)
+
+
+def _small() -> Preset:
+    """Another set than the paper's, in a minute."""
+    model = AGCLSTMConfig(8, dropout=0.0)
+    config = _config("primitives", model, 300, 50, frames=16)
+    system = system_of(model)
+    about = f"{system}, on generated motions"
+    return Preset(config, system, "motion primitives", about, picture="attention.png")
+
+
+def _msraction3d(model: ModelConfig, num_steps: int = 1000) -> Preset:
+    config = _config(
+        "msraction3d",
+        model,
+        num_steps,
+        0,
+        validation_subjects=(),
+        parameters=PARAMETERS,
+    )
+    system = system_of(model)
+    picture = "attention.png" if isinstance(model, AGCLSTMConfig) else ""
+    return Preset(
+        config, system, "MSR Action3D", f"{system}, on MSR Action3D", proxy=True, picture=picture
+    )
+
+
+PRESETS = {
+    "small": _small(),
+    "agc-lstm": _msraction3d(AGCLSTMConfig()),
+    "sr-tsl": _msraction3d(SRTSLConfig()),
+    "lstm": _msraction3d(LSTMConfig()),
+    "gcn": _msraction3d(GCNConfig()),
+}
