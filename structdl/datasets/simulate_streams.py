@@ -35,7 +35,7 @@ def make_world(
     num_classes: int = 20,
     group_size: int = 4,
     num_features: int = 64,
-    num_descriptions: int = 16,
+    num_descriptions: int = 64,
     group_share: float = 0.5,
     tail: float = 1.0,
     companions: float = 0.4,

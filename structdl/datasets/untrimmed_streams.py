@@ -15,7 +15,7 @@ from structdl.errors import require_at_least
 
 NUM_CLASSES = 20
 NUM_FEATURES = 64
-NOISE = 0.25
+NOISE = 0.15
 
 
 class Streams(NamedTuple):
