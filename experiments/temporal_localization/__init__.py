@@ -1,0 +1,1 @@
+"""Where actions are in untrimmed streams, learned from what whole streams have."""

@@ -1,0 +1,3 @@
+from experiments.temporal_localization.train import main
+
+main()
