@@ -21,7 +21,7 @@ _UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 class RawMembers(NamedTuple):
     """Files of a zip in any of its folders, registered together."""
 
-    pattern: str  # of their names without the folders; * stands for anything
+    pattern: str  # of their names, or of the last parts of their paths; * stands for anything
     number: int
     size: int  # bytes of all of them
     sha256: str  # hexadecimal, of their bytes one after another, in the order of the names
@@ -67,7 +67,11 @@ def read_members(path: Path, archive: RawArchive) -> Iterator[tuple[str, bytes]]
 
 def _find(file: zipfile.ZipFile, pattern: str) -> list[zipfile.ZipInfo]:
     names = {info: PurePosixPath(info.filename).name for info in file.infolist()}
-    found = [info for info, name in names.items() if fnmatch.fnmatchcase(name, pattern)]
+    if "/" in pattern:
+        paths = {info: f"/{info.filename}" for info in names}
+        found = [info for info in names if fnmatch.fnmatchcase(paths[info], f"*/{pattern}")]
+    else:
+        found = [info for info, name in names.items() if fnmatch.fnmatchcase(name, pattern)]
     return sorted(found, key=names.get)
 
 
