@@ -15,8 +15,8 @@ from structdl.training.task import TotalAndCount
 
 def class_totals(
     logits: Float[Array, "*shape classes"],
-    labels: Int[Array, "*shape"],
-    mask: Bool[Array, "*shape"],
+    labels: Int[Array | np.ndarray, "*shape"],
+    mask: Bool[Array | np.ndarray, "*shape"],
 ) -> dict[str, TotalAndCount]:
     """Cross-entropy in nats and accuracy over what counts: the totals and counts of both.
 
