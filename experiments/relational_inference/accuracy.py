@@ -1,6 +1,7 @@
 """The share of edges that are found, over all of the test at once."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 
 from experiments.relational_inference.model import make_approach
 from experiments.relational_inference.presets import Config
+from structdl.datasets.simulate_particles import Trajectories
 from structdl.graphs.nri import between_objects, edge_accuracy, edge_confusion
 from structdl.training.loop import Fit
 from structdl.training.task import Task
@@ -32,26 +34,25 @@ def score(config: Config, task: Task, result: Fit) -> dict[str, np.ndarray]:
     which side of it there are edges.
     """
     find = jax.jit(make_approach(config.model).find)
-    training = slice(min(config.num_train, MOST_FOR_THRESHOLD))
-    test = slice(len(task.data.edges) - config.num_test, None)
     shares = []
     for place in range(len(result.seeds)):
         params, model_state = jax.tree.map(lambda leaf, at=place: leaf[at], result.selected)
-
-        def found(systems: slice, of=(params, model_state)):
-            return find_edges(lambda states: find(*of, states), task.data.states[systems])
-
-        edges = np.asarray(task.data.edges)
-        if found(slice(1)).ndim == 3:  # no types
-            rule = best_threshold(between(found(training)), between(edges[training]))
-            is_right = apply_threshold(rule, between(found(test))) == between(edges[test])
-            shares.append(is_right.mean())
-        else:
-            right, number = edge_accuracy(
-                edge_confusion(*map(jnp.asarray, (found(test), edges[test])))
-            )
-            shares.append(int(right) / int(number))
+        shares.append(share_found(partial(find, params, model_state), config, task.data))
     return {"test_edge_accuracy": np.array(shares)}
+
+
+def share_found(find: Callable, config: Config, data: Trajectories) -> float:
+    """The share of the test's edges that `find` finds, see `score`."""
+    training = slice(min(config.num_train, MOST_FOR_THRESHOLD))
+    test = slice(len(data.edges) - config.num_test, None)
+    found, edges = find_edges(find, data.states[test]), np.asarray(data.edges)
+    if found.ndim == 4:  # logits of types
+        confusion = edge_confusion(jnp.asarray(found), jnp.asarray(edges[test]))
+        right, number = edge_accuracy(confusion)
+        return int(right) / int(number)
+    known = between(find_edges(find, data.states[training]))
+    rule = best_threshold(known, between(edges[training]))
+    return float(np.mean(apply_threshold(rule, between(found)) == between(edges[test])))
 
 
 def find_edges(find: Callable, states: np.ndarray) -> np.ndarray:

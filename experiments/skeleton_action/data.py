@@ -80,8 +80,7 @@ def prepare(
         return resampled
     angles = _both_sides(angle_key, batch, augmentation.rotation)
     scales = 1 + _both_sides(scale_key, batch, augmentation.scaling)
-    turned = jnp.einsum("btjx,bxy->btjy", resampled, _about_vertical(angles))
-    return scales[:, None, None, None] * turned
+    return scales[:, None, None, None] * _turned(resampled, angles)
 
 
 def _both_sides(key, batch: int, most: float) -> Float[Array, " batch"]:
@@ -97,7 +96,10 @@ def _interpolate(
     return (1 - shares) * positions[before] + shares * positions[after]
 
 
-def _about_vertical(angles: Float[Array, " batch"]) -> Float[Array, "batch 3 3"]:
-    cosines, sines, zeros = jnp.cos(angles), jnp.sin(angles), jnp.zeros_like(angles)
-    rows = [[cosines, zeros, sines], [zeros, zeros + 1, zeros], [-sines, zeros, cosines]]
-    return jnp.moveaxis(jnp.array(rows), -1, 0)
+def _turned(
+    positions: Float[Array, "batch frames joints 3"], angles: Float[Array, " batch"]
+) -> Float[Array, "batch frames joints 3"]:
+    """About the vertical axis."""
+    x, y, z = jnp.moveaxis(positions, -1, 0)
+    cosines, sines = (function(angles)[:, None, None] for function in (jnp.cos, jnp.sin))
+    return jnp.stack([cosines * x - sines * z, y, sines * x + cosines * z], axis=-1)

@@ -89,7 +89,7 @@ def gather_joints(
     adjacency: Float[Array, "partitions joints joints"],
 ) -> Float[Array, "*batch joints gathered"]:
     """What each joint hears, the partitions side by side; with a kernel behind it is W *G X."""
-    heard = jnp.einsum("pij,...jf->...ipf", adjacency, nodes)
+    heard = jnp.einsum("pij,...jf->...ipf", adjacency.astype(nodes.dtype), nodes)
     return heard.reshape(*nodes.shape[:-1], -1)  # [..., joints, partitions * features]
 
 

@@ -20,6 +20,7 @@ from structdl.training.placement import EXAMPLES, divides
 from structdl.training.task import Task
 
 STEPS, ALL_NEIGHBOURS = 20, 400
+AUGMENTATION = ("rotation", "scaling", "cropping")
 
 
 def without_randomness(config):
@@ -29,7 +30,7 @@ def without_randomness(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             changes[field.name] = without_randomness(value)
-        elif "dropout" in field.name or "noise" in field.name:
+        elif "dropout" in field.name or "noise" in field.name or field.name in AUGMENTATION:
             changes[field.name] = 0.0
     if hasattr(config, "fan_outs"):  # one layer, of all neighbours
         changes |= {"fan_outs": (ALL_NEIGHBOURS,), "hidden": config.hidden[:1]}

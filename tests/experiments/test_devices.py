@@ -18,13 +18,16 @@ EVERYWHERE = ["jit-2", "jit-4", "jit-8", "pmap-2", "pmap-4", "pmap-8"]
 # elsewhere each number once, and each kind: a place is a compilation
 THROUGH_ALL = ("node_classification", "polyphonic_music")
 # batch normalisation doubles a rounding error each step: after twenty, float32 is 20 % apart
-IN_DOUBLE = ("graph_classification",)
+IN_DOUBLE = ("graph_classification", "relational_inference")
+# under pmap each device samples edges, and normalises a batch, for itself
+ONLY_BY_JIT = ("relational_inference",)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", names())
 def test_the_first_losses_do_not_depend_on_the_devices(name):
     places = EVERYWHERE if name in THROUGH_ALL else ["jit-2", "pmap-4", "jit-8"]
+    places = [place for place in places if name not in ONLY_BY_JIT or place.startswith("jit")]
     environment = os.environ | {
         "JAX_NUM_CPU_DEVICES": "8",
         "JAX_PLATFORMS": "cpu",
