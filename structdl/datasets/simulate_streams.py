@@ -99,7 +99,7 @@ def draw_streams(
     *,
     num: int,
     time: tuple[int, int] = (40, 80),
-    noise: float = 0.25,
+    noise: float = 0.15,
     scene: float = 1.0,
 ) -> list[Stream]:
     """Draws videos.

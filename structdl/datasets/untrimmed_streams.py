@@ -15,7 +15,6 @@ from structdl.errors import require_at_least
 
 NUM_CLASSES = 20
 NUM_FEATURES = 64
-NOISE = 0.15
 
 
 class Streams(NamedTuple):
@@ -71,7 +70,7 @@ class UntrimmedStreamsBuilder(tfds.core.GeneratorBasedBuilder):
         its = self.builder_config
         world = world_of(its.seed, its.group_share)
         seed = [its.seed, Splits._fields.index(split)]
-        streams = draw_streams(seed, world, num=getattr(its, f"num_{split}"), noise=NOISE)
+        streams = draw_streams(seed, world, num=getattr(its, f"num_{split}"))
         for number, stream in enumerate(streams):
             yield number, stream._asdict()
 

@@ -252,6 +252,14 @@ def test_the_set_is_what_the_simulator_gives(kind, tmp_path):
         assert split.states.shape == (num, 5, 3, len(FEATURES[kind]))
 
 
+def test_the_set_does_not_depend_on_what_a_program_computes_in(tmp_path):
+    single = load("springs", objects=3, data_dir=tmp_path / "single", **SIZES)
+    with jax.enable_x64(True):
+        double = load("springs", objects=3, data_dir=tmp_path / "double", **SIZES)
+    jax.tree.map(np.testing.assert_array_equal, double, single)
+    assert double.train.states.dtype == np.float32
+
+
 def test_fewer_systems_are_the_first_of_more_and_lie_in_stretches(tmp_path, monkeypatch):
     monkeypatch.setattr("structdl.datasets.particles.VALUES_PER_EXAMPLE", 100)  # two systems
     more = load("springs", objects=3, data_dir=tmp_path, **SIZES)
