@@ -14,21 +14,18 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from structdl.errors import require_at_least
-from structdl.graphs.nri import (
-    dense,
-    edge_to_node,
-    node_to_edge,
-    teacher_forced,
-    without_diagonal,
-)
+from structdl.graphs.nri import dense, teacher_forced
 from structdl.recurrent.cells import GRUParams, gru_step
+
+UNROLLED = 10  # steps
 
 
 class MessageParams(NamedTuple):
-    """A perceptron of two layers for each type that sends; see `typed_messages`."""
+    """A perceptron of two layers for each type that sends; see `received_messages`."""
 
     pair_kernels: jax.Array  # [sending_types, 2 * features, hidden], the sender's rows first
     pair_biases: jax.Array  # [sending_types, hidden]
@@ -54,21 +51,21 @@ class RecurrentParams(NamedTuple):
     output: Layers  # three, of [hidden] inputs
 
 
-def typed_messages(
+def received_messages(
     params: MessageParams,
     nodes: Float[Array, "*batch num_nodes features"],
     edge_types: Float[Array, "*shared num_nodes num_nodes types"],
     *,
     activation: Callable,
-) -> Float[Array, "*batch num_nodes num_nodes hidden"]:
-    """m_(i,j) = sum over types k of z_(i,j),k f_k([x_i, x_j]), and 0 on the diagonal.
+) -> Float[Array, "*batch num_nodes hidden"]:
+    """received_j = sum over i != j and types k of z_(i,j),k f_k([x_i, x_j]).
 
     Args:
       params: those of f_k. Where there are fewer than types, they belong to the last types, and
         those before send nothing: with one less, type 0 means that there is no edge.
       nodes: x.
-      edge_types: z, one-hot or a relaxation of it; of the rank of the messages, and dimensions of
-        size 1 are shared.
+      edge_types: z, one-hot or a relaxation of it, [senders, receivers]; of the rank of the pairs,
+        and dimensions of size 1 are shared.
       activation: after both layers of f_k.
 
     Raises:
@@ -79,13 +76,42 @@ def typed_messages(
         raise ValueError(
             f"{len(params.pair_kernels)} message networks for {edge_types.shape[-1]} edge types"
         )
-    weights = without_diagonal(edge_types)[..., num_silent:]
-    messages = 0.0
+    *batch, num_nodes, features = nodes.shape
+    if num_nodes == 1:
+        return jnp.zeros((*batch, 1, params.biases.shape[-1]), nodes.dtype)
+    # Features are the first axis and systems the last: all products and sums are then of long rows.
+    # Of the senders of an object there is one an offset: no pair is of an object with itself.
+    weights = jnp.broadcast_to(edge_types, (*batch, *edge_types.shape[-3:]))[..., num_silent:]
+    weights = _by_offset(weights.reshape(-1, *weights.shape[-3:]))
+    nodes = nodes.reshape(-1, num_nodes, features).T
+    received = 0.0
     for number, layers in enumerate(zip(*params, strict=True)):
         pair_kernel, pair_bias, kernel, bias = layers
-        hidden = activation(node_to_edge(nodes, pair_kernel, pair_bias))
-        messages += activation(dense(hidden, kernel, bias)) * weights[..., number, None]
-    return messages
+        sent = _first_axis_dense(nodes, pair_kernel[:features])
+        heard = _first_axis_dense(nodes, pair_kernel[features:], pair_bias)
+        hidden = [activation(jnp.roll(sent, -k, axis=1) + heard) for k in range(1, num_nodes)]
+        messages = activation(_first_axis_dense(jnp.stack(hidden, axis=1), kernel, bias))
+        received += jnp.sum(messages * weights[number][None], axis=1)
+    return received.T.reshape(*batch, num_nodes, -1)
+
+
+def _by_offset(
+    edges: Float[Array, "batch num_nodes num_nodes types"],
+) -> Float[Array, "types offsets num_nodes batch"]:
+    """Entry [:, k - 1, j] is that of the edge from object j + k, modulo N, to object j."""
+    receivers = np.arange(edges.shape[1])[None]
+    senders = (receivers + receivers[:, 1:].T) % edges.shape[1]
+    return jnp.moveaxis(edges[:, senders, receivers], (0, 3), (3, 0))
+
+
+def _first_axis_dense(
+    x: Float[Array, "inputs ..."],
+    kernel: Float[Array, "inputs outputs"],
+    bias: Float[Array, " outputs"] | None = None,
+) -> Float[Array, "outputs ..."]:
+    """W^T x + b, of the first axis."""
+    product = (kernel.T @ x.reshape(len(x), -1)).reshape(-1, *x.shape[1:])
+    return product if bias is None else product + bias.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def markov_step(
@@ -93,14 +119,14 @@ def markov_step(
     nodes: Float[Array, "*batch num_nodes features"],
     edge_types: Float[Array, "*shared num_nodes num_nodes types"],
 ) -> Float[Array, "*batch num_nodes features"]:
-    """The mean of the next state: mu_j = x_j + f([x_j, sum over i != j of m_(i,j)]).
+    """The mean of the next state: mu_j = x_j + f([x_j, received_j]).
 
-    m is that of `typed_messages` with relu; f has three layers and relu between (section 3.3).
+    received is that of `received_messages` with relu; f has three layers and relu between (section
+    3.3).
 
     Differs from the paper: f is given x_j too, as in the authors' code.
     """
-    messages = typed_messages(params.messages, nodes, edge_types, activation=nn.relu)
-    received = jnp.sum(messages, axis=-3)
+    received = received_messages(params.messages, nodes, edge_types, activation=nn.relu)
     return nodes + _perceptron(params.output, jnp.concatenate([nodes, received], axis=-1))
 
 
@@ -117,7 +143,8 @@ def rollout(
         nodes = markov_step(params, nodes, edge_types)
         return nodes, nodes
 
-    _, predictions = jax.lax.scan(step, nodes, length=num_steps)
+    # the compiler divides a product among cores where no loop is around it
+    _, predictions = jax.lax.scan(step, nodes, length=num_steps, unroll=min(num_steps, UNROLLED))
     return jnp.moveaxis(predictions, 0, -3)
 
 
@@ -129,16 +156,16 @@ def recurrent_step(
 ) -> tuple[Float[Array, "*batch num_nodes hidden"], Float[Array, "*batch num_nodes features"]]:
     """The next hidden states, and the mean of the next states.
 
-    message_j = mean over i != j of m_(i,j), that of `typed_messages` of hidden states, with tanh
+    message_j = received_j / (N - 1), that of `received_messages` of hidden states, with tanh
     h'_j = GRU([message_j, x_j], h_j);  mu_j = x_j + f(h'_j)
 
     Reference: section 3.5, eq. 15-18.
     Differs from the paper: messages are averaged, not added. (In the authors' code the message
     takes the place of the hidden state in the gates.)
     """
-    messages = typed_messages(params.messages, hidden, edge_types, activation=jnp.tanh)
-    received = jnp.concatenate([edge_to_node(messages), nodes], axis=-1)
-    hidden, _ = gru_step(params.cell, hidden, received)
+    received = received_messages(params.messages, hidden, edge_types, activation=jnp.tanh)
+    messages = received / max(nodes.shape[-2] - 1, 1)
+    hidden, _ = gru_step(params.cell, hidden, jnp.concatenate([messages, nodes], axis=-1))
     return hidden, nodes + _perceptron(params.output, hidden)
 
 
@@ -157,7 +184,7 @@ def recurrent_predictions(
     Args:
       params: those of `recurrent_step`.
       states: the trajectories.
-      edge_types: z, as in `typed_messages`.
+      edge_types: z, as in `received_messages`.
       prediction_steps: M; between, predictions are the inputs.
       burn_in: this many first inputs are true all the same.
 
