@@ -19,8 +19,8 @@ from structdl.errors import InputError
 from structdl.training import ledger
 
 DIRECTORY = Path(__file__).parent
-FAMILIES = ("graphs", "sequences", "grid_lstm", "optimizers")
-ON_GPU = ("grid_lstm",)  # whose peers take a GPU where there is one, as JAX does
+FAMILIES = ("graphs", "sequences", "grid_lstm", "relational", "optimizers")
+ON_GPU = ("grid_lstm", "relational")  # whose peers take a GPU where there is one, as JAX does
 VERSIONS = ("jax", "optax", "torch", "torch-geometric")
 KEY = ("family", "case", "peer", "device", "threads")
 

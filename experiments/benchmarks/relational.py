@@ -32,7 +32,11 @@ class Size(NamedTuple):
     objects: int = OBJECTS
 
 
-SIZES = {"as published": Size(128, 256, 256), "reduced": Size(64, 128, 64)}
+SIZES = {
+    "as published": Size(128, 256, 256),
+    "reduced": Size(64, 128, 64),
+    "many objects": Size(1, 64, 64, objects=50),
+}
 
 
 class Arrays(NamedTuple):
@@ -126,7 +130,8 @@ def step_case(name: str, size: Size) -> Case:
         GATHERS: functools.partial(torch_step, "gathers"),
     }
     sides = {side: functools.partial(prepare, step, size) for side, step in steps.items()}
-    words = f"{name}, batch {size.batch}, encoder {size.encoder}, decoder {size.decoder}"
+    units = f"encoder {size.encoder}, decoder {size.decoder}"
+    words = f"{name}: {size.objects} objects, batch {size.batch}, {units}"
     return Case(f"NRI training step, springs, {words}", sides, {DENSE: 3.0, GATHERS: 1.2})
 
 
