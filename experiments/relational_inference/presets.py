@@ -185,7 +185,7 @@ _FULL = {
 
 
 def _inferred(dataset: str) -> Preset:
-    num_steps = 20_000
+    num_steps = 30_000 if dataset == "springs" else 20_000
     config = Config(
         dataset,
         num_validation=2000,
