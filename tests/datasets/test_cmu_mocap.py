@@ -16,10 +16,11 @@ FRAMES = {("train", n): 9 + n for n in range(1, 6)} | {("test", 1): 12}
 
 
 def values_of(part, number):
-    """Joint 4 moves, the others rest."""
+    """Joint 4 moves, the others rest; the first frame is another pose."""
     rng = np.random.default_rng([len(part), number])
     values = np.full((FRAMES[part, number], NUM_VALUES), 0.25, np.float32)
-    values[:, 15:18] = rng.normal(size=(len(values), 3))
+    values[:, 15:18] = 0.1 * rng.normal(size=(len(values), 3))
+    values[0, 3:] = 1.0
     values[:, :3] = rng.normal(size=(len(values), 3))  # the place is left out
     return values
 
@@ -56,7 +57,7 @@ def test_stretches_are_of_their_files(raw_dir, tmp_path):
         expected = [
             values_of(*name)[start : start + 7 : 2, 15:18]
             for name in chosen
-            for start in range(0, FRAMES[name] - 6, 3)
+            for start in range(1, FRAMES[name] - 6, 3)
         ]
         assert split.shape == (len(expected), 4, 1, 3)  # only one joint moves
         np.testing.assert_allclose(split[:, :, 0], expected, atol=1e-6)
@@ -75,7 +76,10 @@ def test_joints_that_rest_are_told():
         ({"action": "flying"}, "unknown action 'flying'"),
         ({"num_frames": 0}, "num_frames is 0"),
         ({"stride": 0}, "stride is 0"),
-        ({"num_frames": 9, "every": 2}, "9 frames, every 2-th, span 17: a file has 10"),
+        (
+            {"num_frames": 9, "every": 2},
+            "9 frames, every 2-th, span 17: at most 12 without a jump",
+        ),
     ],
 )
 def test_stretches_that_cannot_be(options, message, raw_dir, tmp_path):
@@ -105,8 +109,21 @@ def test_a_part_of_another_name_is_missing(raw_dir, tmp_path):
         load(data_dir=tmp_path, raw_dir=raw_dir)
 
 
-def test_stretches_overlap():
-    assert stretches(np.arange(10), 3, 2, 4).tolist() == [[0, 2, 4], [4, 6, 8]]
+def test_stretches_overlap_and_stay_within_a_file():
+    files = [np.arange(10), np.arange(10, 16)]
+    assert stretches(files, 3, 2, 4).tolist() == [[0, 2, 4], [4, 6, 8], [10, 12, 14]]
+
+
+@pytest.mark.parametrize("joint", [0, 1])
+def test_no_stretch_goes_across_a_jump(joint):
+    frames = np.cumsum(np.full((12, 2, 3), 0.2), axis=0)
+    frames[5:, joint, 1] += 3
+    runs = [frames[:5], frames[5:]]
+    expected = [run[start : start + 3] for run in runs for start in range(len(run) - 2)]
+    np.testing.assert_array_equal(stretches([frames], 3, 1, 1), expected)
+    assert len(stretches([frames], 3, 1, 1, jump=4.0)) == 10
+    with pytest.raises(InputError, match="there are at most 7 without a jump"):
+        stretches([frames], 8, 1, 1)
 
 
 def test_the_public_set(tmp_path):
@@ -115,6 +132,8 @@ def test_the_public_set(tmp_path):
     if not (folder / "cmu_mocap" / "cmu_mocap.zip").exists():
         pytest.skip("no raw motions: set STRUCTDL_RAW_DIR")
     train, validation, test = load(data_dir=tmp_path, raw_dir=folder)
-    assert train.shape[1:] == validation.shape[1:] == test.shape[1:] == (49, 27, 3)
+    assert train.shape[1:] == validation.shape[1:] == test.shape[1:] == (49, 25, 3)
     assert min(map(len, (train, validation, test))) >= 25
-    assert np.abs(np.concatenate([train, validation, test])).max() < 2 * np.pi
+    stretches_of_all = np.concatenate([train, validation, test])
+    assert np.abs(stretches_of_all).max() < 2 * np.pi
+    assert np.abs(np.diff(stretches_of_all, axis=1)).max() < 2 * cmu_mocap.JUMP
