@@ -78,7 +78,7 @@ def test_joints_that_rest_are_told():
         ({"stride": 0}, "stride is 0"),
         (
             {"num_frames": 9, "every": 2},
-            "9 frames, every 2-th, span 17: at most 12 without a jump",
+            "span 17: there are at most 12 without a jump",
         ),
     ],
 )
