@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.optimize import linear_sum_assignment
 
-from experiments.relational_inference.model import make_approach
+from experiments.relational_inference.accuracy import approach_of, edges_are_known
 from experiments.relational_inference.presets import Config, system_of
 from structdl.graphs.nri import edge_confusion
 from structdl.training.curves import draw_learning_curves
@@ -19,15 +19,23 @@ NUM_DRAWN = 4  # systems
 
 
 def draw(config: Config, task: Task, result: Fit, rows: list[dict], folder: Path) -> None:
-    """Writes learning_curves.png and, where types of edges are found, systems.png."""
+    """Writes learning_curves.png and, where types of edges are found, systems.png.
+
+    Where none are known it is edges.png: how often two objects interact.
+    """
     title = f"{system_of(config.model)}, {config.dataset}, {config.objects} objects"
     if rows:
         path = folder / "learning_curves.png"
-        draw_learning_curves(rows, title, path, quantities=("loss", "edge_accuracy"))
-    approach = make_approach(config.model)
+        second = "edge_accuracy" if edges_are_known(config) else "squared_error"
+        draw_learning_curves(rows, title, path, quantities=("loss", second))
+    approach = approach_of(config)
     selected = jax.tree.map(lambda leaf: leaf[0], result.selected)
     test = slice(len(task.data.edges) - config.num_test, None)
     states, edges = (np.asarray(leaf[test]) for leaf in task.data)
+    if not edges_are_known(config):
+        types = np.asarray(approach.find(*selected, jnp.asarray(states))).argmax(axis=-1)
+        draw_shares(types, title, folder / "edges.png")
+        return
     few = jnp.asarray(states[:NUM_DRAWN])
     logits = approach.find(*selected, few)
     if logits.ndim < 4:
@@ -38,6 +46,25 @@ def draw(config: Config, task: Task, result: Fit, rows: list[dict], folder: Path
     if approach.predict:
         predictions = np.asarray(approach.predict(*selected, few, num_steps=few.shape[1]))
     draw_systems(np.asarray(few), edges, found, predictions, title, folder / "systems.png")
+
+
+def draw_shares(types: np.ndarray, title: str, path: Path) -> None:
+    """In which share of the systems an edge has another type than 0.
+
+    Args:
+      types: [num, senders, receivers].
+      title: of the picture.
+      path: of the picture.
+    """
+    shares = np.mean(types != 0, axis=0)
+    np.fill_diagonal(shares, np.nan)
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(shares.T, cmap="Blues", vmin=0, vmax=1)
+    axis.set(xlabel="sender", ylabel="receiver")
+    figure.colorbar(image, ax=axis, label="share of systems with an edge")
+    figure.suptitle(title, fontsize=9)
+    figure.savefig(path, dpi=110)
 
 
 def best_naming(confusion: np.ndarray) -> np.ndarray:

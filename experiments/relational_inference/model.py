@@ -14,6 +14,7 @@ from experiments.relational_inference.presets import (
     ModelConfig,
     NRIConfig,
     SupervisedConfig,
+    system_of,
 )
 from structdl.core.distributions import gumbel_softmax, log_probabilities
 from structdl.datasets.simulate_particles import Trajectories
@@ -46,17 +47,23 @@ class Approach(NamedTuple):
     predict: Callable | None = None
 
 
-def make_approach(config: ModelConfig) -> Approach:
+def make_approach(config: ModelConfig, *, edges_are_known: bool = True) -> Approach:
     """The functions of a config.
 
+    Args:
+      config: which approach.
+      edges_are_known: whether what is found can be held against true edges, which all but NRI need.
+
     Raises:
-      InputError: a number out of its range.
+      InputError: a number out of its range, or an approach that needs edges where there are none.
     """
+    if not edges_are_known and not isinstance(config, NRIConfig):
+        raise InputError(f"{system_of(config)} needs true edges, and here none are known: take NRI")
     for name in ("hidden", "encoder_hidden", "decoder_hidden"):
         require_at_least(f"--model.{name.replace('_', '-')}", getattr(config, name, 1), 1)
     match config:
         case NRIConfig():
-            return _inferred(config)
+            return _inferred(config, edges_are_known)
         case SupervisedConfig():
             return _supervised(config)
         case LSTMConfig():
@@ -65,7 +72,7 @@ def make_approach(config: ModelConfig) -> Approach:
             return _correlated()
 
 
-def _inferred(config: NRIConfig) -> Approach:
+def _inferred(config: NRIConfig, edges_are_known: bool) -> Approach:
     """A variational autoencoder whose latent variable is the graph."""
     _check(config)
     log_prior = log_probabilities("--model.prior", config.prior) if config.prior else None
@@ -98,8 +105,10 @@ def _inferred(config: NRIConfig) -> Approach:
         )
         squares = jnp.mean((predictions - targets) ** 2, axis=(1, 2, 3))
         values = {"loss": errors + divergences, "kl": divergences, "squared_error": squares}
-        accuracy = {"edge_accuracy": _batch_accuracy(logits, systems.edges, mask)}
-        return _masked(values, mask) | accuracy, model_state
+        found = _masked(values, mask)
+        if edges_are_known:
+            found["edge_accuracy"] = _batch_accuracy(logits, systems.edges, mask)
+        return found, model_state
 
     def find(params, model_state, states):
         return _encode(encoder, params["encoder"], model_state, states, None)[0]

@@ -70,10 +70,10 @@ ModelConfig = NRIConfig | SupervisedConfig | CorrelationConfig | LSTMConfig
 class Config:
     """Everything that decides a run."""
 
-    dataset: Literal["springs", "charged", "kuramoto"] = "springs"
-    """What is simulated."""
+    dataset: Literal["springs", "charged", "kuramoto", "walking"] = "springs"
+    """What is simulated; or a person who walks, whose joints have no edges that are known."""
     objects: int = 5
-    """How many a system has."""
+    """How many a system has; of walking 25."""
     num_train: int = 50_000
     """Systems to train on."""
     num_validation: int = 10_000
@@ -197,6 +197,29 @@ def _inferred(dataset: str) -> Preset:
     return _preset(config, "nri", ", reduced")
 
 
+def _walking() -> Preset:
+    """Stretches of the joints' rotations; that most pairs do not interact is likely beforehand."""
+    num_steps = 2000
+    model = NRIConfig(
+        encoder_hidden=64, decoder_hidden=64, skip_first=True, prior=(0.9, 0.1), variance=5e-4
+    )
+    config = Config(
+        "walking",
+        objects=25,
+        num_train=168,
+        num_validation=30,
+        num_test=33,
+        model=model,
+        batch_size=8,
+        optimizer=_optimizer(0.001, num_steps),
+        run=_run(num_steps, 100),
+    )
+    metrics = [f"test_squared_error{suffix}" for suffix in ("", "_unchanged", "_going_on")]
+    system = system_of(model)
+    about = f"{system}, on a walking person's joints"
+    return Preset(config, system, "walking", about, metrics=metrics, picture="edges.png")
+
+
 def _full(dataset: str) -> Preset:
     epoch, epochs = 390, 20
     config = Config(
@@ -252,3 +275,4 @@ PRESETS = {"small": _small()} | {
     )
     for dataset in _SETS
 }
+PRESETS["walking"] = _walking()

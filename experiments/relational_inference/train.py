@@ -5,10 +5,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from experiments.relational_inference.accuracy import score
+from experiments.relational_inference.accuracy import approach_of, score
 from experiments.relational_inference.data import load
 from experiments.relational_inference.figures import draw
-from experiments.relational_inference.model import make_approach
 from experiments.relational_inference.presets import PRESETS, Config
 from structdl.training import cli
 from structdl.training.batches import in_order, shuffled_epochs
@@ -27,7 +26,7 @@ def make_task(config: Config) -> Task:
       InputError: see `make_approach` and `load`.
     """
     data, splits = load(config)
-    approach = make_approach(config.model)
+    approach = approach_of(config)
 
     def systems(inputs: Inputs):
         return jax.tree.map(lambda leaf: jnp.asarray(leaf)[inputs.batch], inputs.data)

@@ -15,10 +15,46 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from structdl.core.distributions import categorical_kl, gaussian_log_prob
-from structdl.errors import require_at_least
+from structdl.errors import InputError, require_at_least
+
+
+def require_trajectories(
+    states: Float[np.ndarray, "num time num_nodes features"], *, largest_change: float = np.inf
+) -> None:
+    """Raises InputError for a value that is not finite, or one that jumps; the first is named.
+
+    A NaN in one trajectory would end in all parameters, and a jump in what all objects are
+    predicted by.
+
+    Args:
+      states: on the host.
+      largest_change: of a value from one frame to the next.
+
+    >>> require_trajectories(np.array([0.0, 1.0, 9.0]).reshape(1, 3, 1, 1), largest_change=2.0)
+    Traceback (most recent call last):
+    structdl.errors.InputError: trajectory 0, object 0, feature 0 jumps from 1.0 in frame 1 to 9.0 \
+in frame 2, by more than 2.0: divide the trajectory there, or mend the value
+    """
+    bad = np.argwhere(~np.isfinite(states))
+    if len(bad):
+        number, frame, node, feature = bad[0].tolist()
+        raise InputError(
+            f"trajectory {number}, object {node}, feature {feature} is "
+            f"{states[tuple(bad[0])]} in frame {frame}: leave out the trajectory, or mend the value"
+        )
+    bad = np.argwhere(np.abs(np.diff(states, axis=1)) > largest_change)
+    if len(bad):
+        number, frame, node, feature = bad[0].tolist()
+        before, after = states[number, frame : frame + 2, node, feature].tolist()
+        raise InputError(
+            f"trajectory {number}, object {node}, feature {feature} jumps from {before} in frame "
+            f"{frame} to {after} in frame {frame + 1}, by more than {largest_change}: divide the "
+            "trajectory there, or mend the value"
+        )
 
 
 def between_objects(num_nodes: int) -> Bool[Array, "senders receivers"]:
@@ -81,7 +117,7 @@ def teacher_forced(
       predict: takes states, [batch, stretches, num_nodes, features], to the M that follow each,
         [batch, stretches, M, num_nodes, features].
       states: the trajectories.
-      prediction_steps: M.
+      prediction_steps: M; where it is more than time - 1 there is one stretch, from state 0.
 
     Raises:
       InputError: prediction_steps is below 1.

@@ -9,9 +9,11 @@ import pytest
 
 from experiments.relational_inference.accuracy import (
     apply_threshold,
+    approach_of,
     best_threshold,
     between,
     score,
+    simple_errors,
 )
 from experiments.relational_inference.data import load, scale
 from experiments.relational_inference.figures import best_naming
@@ -27,6 +29,8 @@ from experiments.relational_inference.presets import (
 from experiments.relational_inference.train import EXPERIMENT, main, make_task
 from structdl.core.distributions import gumbel_softmax
 from structdl.datasets import particles
+from structdl.datasets.sequences import Splits
+from structdl.errors import InputError
 from structdl.graphs.nri import negative_elbo
 from structdl.graphs.nri_decoders import MarkovDecoder
 from structdl.graphs.nri_encoders import MLPEncoder
@@ -242,13 +246,75 @@ def test_correlations_need_no_training(tmp_path):
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_has_its_model(name):
     config = PRESETS[name].config
-    objects, frames, features = 5, 49, len(particles.FEATURES[config.dataset])
+    objects, frames = config.objects, 49
+    features = len(particles.FEATURES.get(config.dataset, range(6)))
     states = jax.ShapeDtypeStruct((1, frames, objects, features), jnp.float32)
-    approach = make_approach(config.model)
+    approach = approach_of(config)
     params, model_state = jax.eval_shape(lambda x: approach.init(jax.random.key(0), x), states)
     found = jax.eval_shape(approach.find, params, model_state, states)
-    assert found.shape[:3] == (1, 5, 5)
+    assert found.shape[:3] == (1, objects, objects)
     assert config.run.num_steps == config.optimizer.schedule_steps
+
+
+@pytest.fixture
+def walking(monkeypatch):
+    """Rotations of three joints for the set's; the second half of those of each split is unused."""
+    rng = np.random.default_rng(0)
+    splits = Splits(*(rng.normal(size=(2 * num, 20, 3, 3)) for num in (40, 9, 12)))
+    monkeypatch.setattr("structdl.datasets.cmu_mocap.load", lambda action, **where: splits)
+    return splits
+
+
+def test_of_walking_rotations_and_their_changes_are_seen(walking, config):
+    data, indices = load(dataclasses.replace(config, dataset="walking"))
+    assert list(map(len, indices)) == [40, 9, 12]
+    assert (data.edges == -1).all()
+    rotations = np.concatenate([walking.train[:40], walking.validation[:9], walking.test[:12]])
+    low, high = walking.train[:40].min(), walking.train[:40].max()
+    np.testing.assert_allclose(
+        (data.states[..., :3] + 1) / 2 * (high - low) + low, rotations, atol=1e-6
+    )
+    changes, expected = data.states[..., 3:], np.diff(rotations, axis=1)
+    assert np.ptp(changes[:, 0]) < 1e-6  # no change at first
+    correlation = np.corrcoef(changes[:, 1:].ravel(), expected.ravel())[0, 1]
+    assert correlation == pytest.approx(1)
+
+
+def test_simple_predictions_of_a_steady_motion():
+    rotations = np.arange(7.0).reshape(1, 7, 1, 1) * 0.1
+    states = jnp.asarray(np.concatenate([rotations, np.full_like(rotations, 0.3)], axis=-1))
+    found = simple_errors(states, 3)
+    # of every true state but the first, which has no change yet, what comes is known
+    assert found["test_squared_error_going_on"] == pytest.approx((0.01 + 0.04 + 0.09) / 12)
+    assert found["test_squared_error_unchanged"] == pytest.approx(2 * (0.01 + 0.04 + 0.09) / 12)
+
+
+def test_without_known_edges_errors_are_scored_and_shares_drawn(walking, tmp_path):
+    words = ["walking", *TINY, "--model.encoder-hidden", "8", "--model.decoder-hidden", "8"]
+    words += ["--num-steps", "4", "--eval-every", "2", "--steps-per-call", "2"]
+    words += ["--workdir", str(tmp_path)]
+    metrics = run_experiment(EXPERIMENT, words)["metrics"]
+    assert not any("accuracy" in name for name in metrics)
+    for name in PRESETS["walking"].metrics:
+        assert 0 < metrics[name]["mean"] < 100
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"learning_curves", "edges"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--objects", "5"], "--objects is 5: of walking give 3, its joints"),
+        (["--num-test", "25"], "--num-test is 25: it must be at most 24"),
+    ],
+)
+def test_what_walking_has_not_is_named(walking, words, message, is_refused):
+    is_refused(main, ["walking", *TINY, *words], message)
+
+
+def test_approaches_that_need_edges_are_refused_without(walking, config):
+    for model in MODELS[1:]:
+        with pytest.raises(InputError, match="needs true edges, and here none are known"):
+            make_task(dataclasses.replace(config, dataset="walking", model=model))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from structdl.graphs.nri import (
     edge_to_node,
     negative_elbo,
     node_to_edge,
+    require_trajectories,
     teacher_forced,
 )
 
@@ -69,6 +70,20 @@ def test_teacher_forcing_equals_a_loop(prediction_steps):
             last = states[:, time]
         last = 2 * last
         np.testing.assert_allclose(out[:, time], last, rtol=1e-5)
+
+
+def test_values_that_are_not_finite_and_jumps_are_named():
+    states = np.arange(2.0 * 5 * 3 * 2).reshape(2, 5, 3, 2) / 100
+    require_trajectories(states, largest_change=0.07)
+    jumping, missing = states.copy(), states.copy()
+    jumping[1, 3:, 2, 1] += 1
+    require_trajectories(jumping)
+    with pytest.raises(InputError, match=r"1, object 2, feature 1 jumps from .* in frame 2 to"):
+        require_trajectories(jumping, largest_change=0.07)
+    for value in (np.nan, np.inf):
+        missing[1, 0, 2, 0] = value
+        with pytest.raises(InputError, match=f"1, object 2, feature 0 is {value} in frame 0"):
+            require_trajectories(missing)
 
 
 def test_teacher_forcing_needs_a_step():

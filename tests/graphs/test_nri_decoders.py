@@ -7,12 +7,14 @@ import pytest
 
 from structdl.errors import InputError
 from structdl.graphs.nri_decoders import (
+    UNROLLED,
     MarkovDecoder,
     MarkovParams,
     MessageParams,
     RecurrentDecoder,
     RecurrentParams,
     markov_step,
+    received_messages,
     recurrent_predictions,
     recurrent_step,
     rollout,
@@ -158,13 +160,22 @@ def test_objects_without_edges_do_not_see_each_other():
     assert (np.abs(np.asarray(jacobian)).sum(axis=(1, 3)) > 0).all()
 
 
-def test_rollout_repeats_the_step():
+def test_an_object_alone_receives_nothing():
+    nodes, edge_types = trajectories()[:, 0, :1], relaxed_types()[:, :1, :1]
+    for given in (nodes, nodes[0]):
+        types = edge_types if given.ndim == 3 else edge_types[0]
+        out = received_messages(message_params(0, 3, FEATURES), given, types, activation=jnp.tanh)
+        np.testing.assert_array_equal(out, jnp.zeros((*given.shape[:-1], HIDDEN)))
+
+
+@pytest.mark.parametrize("num_steps", [4, UNROLLED + 3])
+def test_rollout_repeats_the_step(num_steps):
     params, edge_types = markov_params(2), relaxed_types()
     params = params._replace(output=jax.tree.map(lambda leaf: leaf / 10, params.output))
     nodes = trajectories()[:, 0]
-    out = rollout(params, nodes, edge_types, num_steps=4)
-    assert out.shape == (BATCH, 4, NODES, FEATURES)
-    for step in range(4):
+    out = rollout(params, nodes, edge_types, num_steps=num_steps)
+    assert out.shape == (BATCH, num_steps, NODES, FEATURES)
+    for step in range(num_steps):
         nodes = markov_step(params, nodes, edge_types)
         np.testing.assert_allclose(out[:, step], nodes, rtol=1e-4, atol=1e-5)
 
