@@ -8,30 +8,27 @@ systems", arXiv:1802.04687, sections 3.3 and 3.5.
 """
 
 import itertools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from structdl.errors import require_at_least
 from structdl.graphs.nri import dense, teacher_forced
+from structdl.graphs.nri_messages import (
+    MessageParams,
+    dense_features_first,
+    features_first,
+    features_last,
+    receive,
+    received_messages,
+    weights_by_offset,
+)
 from structdl.recurrent.cells import GRUParams, gru_step
 
 UNROLLED = 10  # steps
-
-
-class MessageParams(NamedTuple):
-    """A perceptron of two layers for each type that sends; see `received_messages`."""
-
-    pair_kernels: jax.Array  # [sending_types, 2 * features, hidden], the sender's rows first
-    pair_biases: jax.Array  # [sending_types, hidden]
-    kernels: jax.Array  # [sending_types, hidden, hidden]
-    biases: jax.Array  # [sending_types, hidden]
-
 
 Layers = tuple[tuple[jax.Array, jax.Array], ...]  # kernels and biases, relu between
 
@@ -51,69 +48,6 @@ class RecurrentParams(NamedTuple):
     output: Layers  # three, of [hidden] inputs
 
 
-def received_messages(
-    params: MessageParams,
-    nodes: Float[Array, "*batch num_nodes features"],
-    edge_types: Float[Array, "*shared num_nodes num_nodes types"],
-    *,
-    activation: Callable,
-) -> Float[Array, "*batch num_nodes hidden"]:
-    """received_j = sum over i != j and types k of z_(i,j),k f_k([x_i, x_j]).
-
-    Args:
-      params: those of f_k. Where there are fewer than types, they belong to the last types, and
-        those before send nothing: with one less, type 0 means that there is no edge.
-      nodes: x.
-      edge_types: z, one-hot or a relaxation of it, [senders, receivers]; of the rank of the pairs,
-        and dimensions of size 1 are shared.
-      activation: after both layers of f_k.
-
-    Raises:
-      ValueError: there are more f_k than types.
-    """
-    num_silent = edge_types.shape[-1] - len(params.pair_kernels)
-    if num_silent < 0:
-        raise ValueError(
-            f"{len(params.pair_kernels)} message networks for {edge_types.shape[-1]} edge types"
-        )
-    *batch, num_nodes, features = nodes.shape
-    if num_nodes == 1:
-        return jnp.zeros((*batch, 1, params.biases.shape[-1]), nodes.dtype)
-    # Features are the first axis and systems the last: all products and sums are then of long rows.
-    # Of the senders of an object there is one an offset: no pair is of an object with itself.
-    weights = jnp.broadcast_to(edge_types, (*batch, *edge_types.shape[-3:]))[..., num_silent:]
-    weights = _by_offset(weights.reshape(-1, *weights.shape[-3:]))
-    nodes = nodes.reshape(-1, num_nodes, features).T
-    received = 0.0
-    for number, layers in enumerate(zip(*params, strict=True)):
-        pair_kernel, pair_bias, kernel, bias = layers
-        sent = _first_axis_dense(nodes, pair_kernel[:features])
-        heard = _first_axis_dense(nodes, pair_kernel[features:], pair_bias)
-        hidden = [activation(jnp.roll(sent, -k, axis=1) + heard) for k in range(1, num_nodes)]
-        messages = activation(_first_axis_dense(jnp.stack(hidden, axis=1), kernel, bias))
-        received += jnp.sum(messages * weights[number][None], axis=1)
-    return received.T.reshape(*batch, num_nodes, -1)
-
-
-def _by_offset(
-    edges: Float[Array, "batch num_nodes num_nodes types"],
-) -> Float[Array, "types offsets num_nodes batch"]:
-    """Entry [:, k - 1, j] is that of the edge from object j + k, modulo N, to object j."""
-    receivers = np.arange(edges.shape[1])[None]
-    senders = (receivers + receivers[:, 1:].T) % edges.shape[1]
-    return jnp.moveaxis(edges[:, senders, receivers], (0, 3), (3, 0))
-
-
-def _first_axis_dense(
-    x: Float[Array, "inputs ..."],
-    kernel: Float[Array, "inputs outputs"],
-    bias: Float[Array, " outputs"] | None = None,
-) -> Float[Array, "outputs ..."]:
-    """W^T x + b, of the first axis."""
-    product = (kernel.T @ x.reshape(len(x), -1)).reshape(-1, *x.shape[1:])
-    return product if bias is None else product + bias.reshape(-1, *[1] * (x.ndim - 1))
-
-
 def markov_step(
     params: MarkovParams,
     nodes: Float[Array, "*batch num_nodes features"],
@@ -126,8 +60,13 @@ def markov_step(
 
     Differs from the paper: f is given x_j too, as in the authors' code.
     """
-    received = received_messages(params.messages, nodes, edge_types, activation=nn.relu)
-    return nodes + _perceptron(params.output, jnp.concatenate([nodes, received], axis=-1))
+    batch = nodes.shape[:-2]
+    x = features_first(nodes)
+    weights = weights_by_offset(params.messages, edge_types, batch)
+    x = jnp.concatenate([x, receive(params.messages, x, weights, activation=nn.relu)])
+    for number, layer in enumerate(params.output):
+        x = dense_features_first(nn.relu(x) if number else x, *layer)
+    return nodes + features_last(x, batch)
 
 
 def rollout(

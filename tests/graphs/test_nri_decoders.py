@@ -10,15 +10,14 @@ from structdl.graphs.nri_decoders import (
     UNROLLED,
     MarkovDecoder,
     MarkovParams,
-    MessageParams,
     RecurrentDecoder,
     RecurrentParams,
     markov_step,
-    received_messages,
     recurrent_predictions,
     recurrent_step,
     rollout,
 )
+from structdl.graphs.nri_messages import MessageParams, received_messages
 from structdl.recurrent.cells import GRUParams, gru_step
 
 BATCH, TIME, NODES, FEATURES, HIDDEN, TYPES = 2, 6, 4, 3, 5, 3
