@@ -162,7 +162,7 @@ def simulation_case(num: int) -> Case:
         ALLOWED: lambda: lambda: SECONDS_TO_SIMULATE,
     }
     name = f"{num} springs simulations of {TIME} frames"
-    return Case(name, sides, {ALLOWED: 1.0}, whole_process=True, own_clock=True)
+    return Case(name, sides, {ALLOWED: 1.0}, own_clock=True)
 
 
 CASES = [
