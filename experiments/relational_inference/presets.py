@@ -199,7 +199,7 @@ def _inferred(dataset: str) -> Preset:
 
 def _walking() -> Preset:
     """Stretches of the joints' rotations; that most pairs do not interact is likely beforehand."""
-    num_steps = 2000
+    num_steps = 1000
     model = NRIConfig(
         encoder_hidden=64, decoder_hidden=64, skip_first=True, prior=(0.9, 0.1), variance=5e-4
     )
