@@ -16,7 +16,12 @@ from experiments.relational_inference.presets import (
     SupervisedConfig,
     system_of,
 )
-from structdl.core.distributions import gumbel_softmax, log_probabilities
+from structdl.core.distributions import (
+    gaussian_log_prob,
+    gumbel_softmax,
+    laplace_log_prob,
+    log_probabilities,
+)
 from structdl.datasets.simulate_particles import Trajectories
 from structdl.errors import InputError, require_at_least
 from structdl.graphs.nri import between_objects, edge_accuracy, edge_confusion, negative_elbo
@@ -76,6 +81,7 @@ def _inferred(config: NRIConfig, edges_are_known: bool) -> Approach:
     """A variational autoencoder whose latent variable is the graph."""
     _check(config)
     log_prior = log_probabilities("--model.prior", config.prior) if config.prior else None
+    log_prob = {"normal": gaussian_log_prob, "laplace": laplace_log_prob}[config.likelihood]
     encoder = _encoder(config.encoder, config.encoder_hidden, config.num_types)
     decoder_class = {"markov": MarkovDecoder, "recurrent": RecurrentDecoder}[config.decoder]
     decoder = decoder_class(config.decoder_hidden, config.num_types, config.skip_first)
@@ -101,7 +107,12 @@ def _inferred(config: NRIConfig, edges_are_known: bool) -> Approach:
         predictions = decode(params, states, edges, config.prediction_steps)
         targets = states[:, 1:]
         errors, divergences = negative_elbo(
-            predictions, targets, logits, variance=config.variance, log_prior=log_prior
+            predictions,
+            targets,
+            logits,
+            variance=config.variance,
+            log_prior=log_prior,
+            log_prob=log_prob,
         )
         squares = jnp.mean((predictions - targets) ** 2, axis=(1, 2, 3))
         values = {"loss": errors + divergences, "kl": divergences, "squared_error": squares}

@@ -99,3 +99,19 @@ def gaussian_log_prob(
     -0.0
     """
     return -((values - means) ** 2) / (2 * variance) - jnp.log(2 * np.pi * variance) / 2
+
+
+def laplace_log_prob(
+    values: Float[Array, "*shape"],
+    means: Float[Array, "*shape"],
+    variance: Float[Array, ""] | float,
+) -> Float[Array, "*shape"]:
+    """The log-density of Laplace distributions: -|x - mu| / b - log(2 b), with s^2 = 2 b^2.
+
+    Arguments are those of `gaussian_log_prob`. Values far out count less than there.
+
+    >>> float(laplace_log_prob(jnp.array(1.0), jnp.array(1.0), 1 / 2))
+    -0.0
+    """
+    scale = jnp.sqrt(variance / 2)
+    return -jnp.abs(values - means) / scale - jnp.log(2 * scale)

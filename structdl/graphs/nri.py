@@ -140,21 +140,23 @@ def negative_elbo(
     *,
     variance: float,
     log_prior: Float[Array, " types"] | None = None,
+    log_prob: Callable = gaussian_log_prob,
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
     """What is minimised, as two terms: -log p(x | z) and KL(q(z | x) || p(z)).
 
     Both are sums for every trajectory: over steps, objects and features, and over edges.
 
     Args:
-      predictions: the means of normal distributions, for one sample of z.
+      predictions: the means of p's distributions, for one sample of z.
       targets: the states that came.
       logits: of q, from the encoder.
       variance: that of the states, fixed.
       log_prior: of edge types; None means that all are as likely.
+      log_prob: the log-density of states: `gaussian_log_prob`, or another with its arguments.
     """
-    log_prob = jnp.sum(gaussian_log_prob(targets, predictions, variance), axis=(1, 2, 3))
+    log_probs = jnp.sum(log_prob(targets, predictions, variance), axis=(1, 2, 3))
     divergences = categorical_kl(logits, log_prior)[..., None]
-    return -log_prob, jnp.sum(without_diagonal(divergences), axis=(1, 2, 3))
+    return -log_probs, jnp.sum(without_diagonal(divergences), axis=(1, 2, 3))
 
 
 def edge_confusion(

@@ -12,6 +12,7 @@ from structdl.core.distributions import (
     categorical_kl,
     gaussian_log_prob,
     gumbel_softmax,
+    laplace_log_prob,
     log_probabilities,
 )
 from structdl.errors import InputError
@@ -96,14 +97,18 @@ def test_kl_and_its_gradient_equal_torch():
     np.testing.assert_allclose(gradient, theirs.grad.numpy(), rtol=1e-4, atol=1e-6)
 
 
-def test_gaussian_log_prob_equals_scipy():
+@pytest.mark.parametrize(
+    ("log_prob", "density"),
+    [(gaussian_log_prob, scipy.stats.norm), (laplace_log_prob, scipy.stats.laplace)],
+)
+def test_log_densities_equal_scipys(log_prob, density):
     values, means = normal(5, 3, 4), normal(6, 3, 4)
     for variance in (5e-5, 0.7):
-        expected = scipy.stats.norm.logpdf(values, means, np.sqrt(variance))
-        np.testing.assert_allclose(gaussian_log_prob(values, means, variance), expected, rtol=1e-4)
+        expected = density(means, np.sqrt(variance / density.var())).logpdf(values)
+        np.testing.assert_allclose(log_prob(values, means, variance), expected, rtol=1e-4)
     with jax.enable_x64(True):
         arguments = [jnp.asarray(array, jnp.float64) for array in (values, means, 0.7)]
-        check_grads(jax.jit(gaussian_log_prob), arguments, order=1, modes="rev")
+        check_grads(jax.jit(log_prob), arguments, order=1, modes="rev")
 
 
 @pytest.mark.parametrize("given", [[], [0.5, 0.5, 0.0], [1.5, -0.5], [np.nan, 1.0], [[0.5, 0.5]]])

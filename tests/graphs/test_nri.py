@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from structdl.core.distributions import log_probabilities
+from structdl.core.distributions import laplace_log_prob, log_probabilities
 from structdl.errors import InputError
 from structdl.graphs.nri import (
     edge_accuracy,
@@ -104,13 +104,22 @@ def test_the_diagonal_does_not_count_in_the_divergence():
         np.testing.assert_array_equal(one, other)
 
 
-def test_elbo_by_hand():
+@pytest.mark.parametrize(
+    ("options", "distribution"),
+    [({}, scipy.stats.norm), ({"log_prob": laplace_log_prob}, scipy.stats.laplace)],
+)
+def test_elbo_by_hand(options, distribution):
     predictions, targets = trajectories(), normal(5, BATCH, TIME, NODES, FEATURES)
     logits, prior = normal(6, BATCH, NODES, NODES, TYPES), [0.7, 0.2, 0.1]
     errors, divergences = negative_elbo(
-        predictions, targets, logits, variance=0.3, log_prior=log_probabilities("prior", prior)
+        predictions,
+        targets,
+        logits,
+        variance=0.3,
+        log_prior=log_probabilities("prior", prior),
+        **options,
     )
-    density = scipy.stats.norm(predictions, np.sqrt(0.3)).logpdf(targets)
+    density = distribution(predictions, np.sqrt(0.3 / distribution.var())).logpdf(targets)
     np.testing.assert_allclose(errors, -density.sum(axis=(1, 2, 3)), rtol=1e-4)
     expected, uniform = np.zeros(BATCH), np.zeros(BATCH)
     for number in range(BATCH):
