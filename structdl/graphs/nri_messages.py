@@ -97,6 +97,7 @@ def weights_by_offset(
 def features_first(
     nodes: Float[Array, "*batch num_nodes features"],
 ) -> Float[Array, "features num_nodes systems"]:
+    """All of the batch side by side, the features first."""
     return nodes.reshape(-1, *nodes.shape[-2:]).T
 
 
