@@ -99,13 +99,15 @@ def _inferred(config: NRIConfig, edges_are_known: bool) -> Approach:
         return apply(decoder, variables, states, edges, prediction_steps=num_steps, **burn_in)
 
     def totals(params, model_state, systems: Trajectories, mask, key):
-        states = systems.states
+        states, num_predicted = systems.states, systems.states.shape[1] - 1
         logits, model_state = _encode(encoder, params["encoder"], model_state, states, key)
-        edges = _most_likely(logits)
+        edges, targets = _most_likely(logits), states[:, 1:]
         if key is not None:
+            if config.stretches:
+                key, drawn = jax.random.split(key)
+                states, targets = _stretches(config, drawn, states)
             edges = gumbel_softmax(key, logits, config.temperature, hard=config.hard)
         predictions = decode(params, states, edges, config.prediction_steps)
-        targets = states[:, 1:]
         errors, divergences = negative_elbo(
             predictions,
             targets,
@@ -114,6 +116,7 @@ def _inferred(config: NRIConfig, edges_are_known: bool) -> Approach:
             log_prior=log_prior,
             log_prob=log_prob,
         )
+        errors *= num_predicted / targets.shape[1]  # as of whole trajectories
         squares = jnp.mean((predictions - targets) ** 2, axis=(1, 2, 3))
         values = {"loss": errors + divergences, "kl": divergences, "squared_error": squares}
         found = _masked(values, mask)
@@ -129,6 +132,27 @@ def _inferred(config: NRIConfig, edges_are_known: bool) -> Approach:
         return decode(params, states, edges, num_steps)
 
     return Approach(init, totals, find, predict)
+
+
+def _stretches(config: NRIConfig, key, states: Float[Array, "batch time objects features"]):
+    """States from which, and targets to which, as many stretches go as a step predicts.
+
+    They are as far apart as they can be, from a first that is drawn: one next to another would
+    say nearly the same of the edges.
+    """
+    length, num_predicted = config.prediction_steps, states.shape[1] - 1
+    if config.stretches * length > num_predicted:
+        raise InputError(
+            f"--model.stretches is {config.stretches}, of {length} states each, and a trajectory "
+            f"has {num_predicted} to predict: give at most {num_predicted // length}"
+        )
+    apart = num_predicted // config.stretches
+    last = (config.stretches - 1) * apart + length
+    first = jax.random.randint(key, (), 0, num_predicted - last + 1)
+    starts = first + apart * jnp.arange(config.stretches)
+    frames = jnp.add.outer(starts, jnp.arange(length)).ravel()
+    # the decoder reads the first frame of each stretch, and leaves the last of all unread
+    return states[:, jnp.append(frames, frames[-1] + 1)], states[:, frames + 1]
 
 
 def _supervised(config: SupervisedConfig) -> Approach:
@@ -242,8 +266,13 @@ def _masked(values: dict[str, Float[Array, " batch"]], mask: Bool[Array, " batch
 
 
 def _check(config: NRIConfig) -> None:
-    for name, least in (("num_types", 2), ("prediction_steps", 1), ("burn_in", 0)):
+    lowest = {"num_types": 2, "prediction_steps": 1, "stretches": 0, "burn_in": 0}
+    for name, least in lowest.items():
         require_at_least(f"--model.{name.replace('_', '-')}", getattr(config, name), least)
+    if config.stretches and config.decoder == "recurrent":
+        raise InputError(
+            "--model.stretches cuts out what a recurrent decoder remembers: leave it at 0"
+        )
     for name in ("temperature", "variance"):
         if not getattr(config, name) > 0:
             raise InputError(f"--model.{name} is {getattr(config, name)}: give a number above 0")

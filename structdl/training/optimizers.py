@@ -66,13 +66,14 @@ def make_optimizer(config: OptimizerConfig) -> Optimizer:
     factory, arguments = _bound_arguments(config)
     traced = {name: value for name, value in arguments.items() if type(value) is float}
     static = {name: value for name, value in arguments.items() if name not in traced}
-    rate_name = _rate_name(factory)
+    rates = (_rate_name(factory), "adam_learning_rate")  # muon has one for what is no matrix
     shape = _schedule(config)
 
     def make(hyperparams, step):
-        scheduled = dict(hyperparams)
-        if rate_name in scheduled:
-            scheduled[rate_name] = scheduled[rate_name] * shape(step)
+        factor = shape(step)
+        scheduled = {
+            name: value * factor if name in rates else value for name, value in hyperparams.items()
+        }
         transform = factory(**static, **scheduled)
         if config.clip_norm is not None:
             transform = optax.chain(optax.clip_by_global_norm(config.clip_norm), transform)
@@ -95,6 +96,9 @@ def make_optimizer(config: OptimizerConfig) -> Optimizer:
 def available_optimizers() -> dict[str, Callable]:
     """Every optimizer of optax and optax.contrib by name, and the alias momentum.
 
+    muon orthogonalises the updates of `kernel_matrices`, where optax alone would take every
+    parameter of rank 2.
+
     Left out: building blocks (scale_by_...), schedule_free (which takes another optimizer; the
     ready-made schedule_free_sgd and schedule_free_adamw are in) and dpsgd (which takes per-example
     gradients).
@@ -107,7 +111,26 @@ def available_optimizers() -> dict[str, Callable]:
             is_factory = inspect.isfunction(function) or isinstance(function, functools.partial)
             if is_factory and _rate_name(function):
                 found[name] = function
+    found["muon"] = functools.partial(
+        optax.contrib.muon, muon_weight_dimension_numbers=kernel_matrices
+    )
     return found
+
+
+def kernel_matrices(params):
+    """Which axes of each parameter are a matrix from inputs to outputs: the last two of kernels.
+
+    Axes before them are of many such matrices, say one for each type of edge. None marks what is
+    no matrix: biases, also those of many types, and tables of embeddings.
+    """
+
+    def axes(path, leaf):
+        name = jax.tree_util.keystr(path)
+        if leaf.ndim < 2 or "bias" in name or "embedding" in name:
+            return None
+        return optax.contrib.MuonDimensionNumbers(-2, -1)
+
+    return jax.tree_util.tree_map_with_path(axes, params)
 
 
 class AverageState(NamedTuple):

@@ -27,7 +27,7 @@ from experiments.relational_inference.presets import (
     SupervisedConfig,
 )
 from experiments.relational_inference.train import EXPERIMENT, main, make_task
-from structdl.core.distributions import gumbel_softmax
+from structdl.core.distributions import gaussian_log_prob, gumbel_softmax
 from structdl.datasets import particles
 from structdl.datasets.sequences import Splits
 from structdl.errors import InputError
@@ -84,6 +84,43 @@ def test_the_loss_is_the_negative_elbo_of_a_sample(config):
     assert int(count) == 8
     for new, expected in zip(*map(jax.tree.leaves, (new_state, expected_state)), strict=True):
         np.testing.assert_allclose(new, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("num", "length"), [(48, 1), (5, 1), (4, 3), (1, 48)])
+def test_stretches_stand_for_whole_trajectories(config, num, length):
+    """The loss of training is, scaled up, that of stretches that start at one of these frames."""
+    model = dataclasses.replace(NRI, prediction_steps=length, stretches=num)
+    task = with_model(config, model)
+    params, model_state, inputs = begin(task)
+    states = jnp.asarray(task.data.states[inputs.batch])
+
+    @jax.jit
+    def of_each_start(edges):
+        """The negative log-likelihood of what follows each frame, cut out of the trajectories."""
+
+        def one(start):
+            cut = jax.lax.dynamic_slice_in_dim(states, start, length + 1, axis=1)
+            variables = {"params": params["decoder"]}
+            predicted = MarkovDecoder(8, 2).apply(variables, cut, edges, prediction_steps=length)
+            return -jnp.sum(gaussian_log_prob(cut[:, 1:], predicted, model.variance))
+
+        return jax.lax.map(one, jnp.arange(49 - length))
+
+    loss_fn, firsts = jax.jit(task.loss_fn), set()
+    apart = 48 // num
+    variables = {"params": params["encoder"], **model_state}
+    logits, _ = MLPEncoder(8, 2).apply(variables, states, train=True, mutable=["batch_stats"])
+    for seed in range(6):
+        (total, _), (_, found) = loss_fn(params, model_state, inputs, jax.random.key(seed))
+        key, _ = jax.random.split(jax.random.key(seed))
+        errors = np.asarray(of_each_start(gumbel_softmax(key, logits, model.temperature)))
+        starts = [slice(first, first + (num - 1) * apart + 1, apart) for first in range(apart)]
+        fitting = [one for one in starts if one.stop <= len(errors)]
+        expected = np.array([errors[one].sum() for one in fitting]) * 48 / (num * length)
+        off = np.abs(float(total - found["kl"][0]) / expected - 1)
+        assert off.min() < 1e-4
+        firsts.add(int(off.argmin()))
+    assert len(firsts) > 1 or len(fitting) == 1
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -328,6 +365,9 @@ def test_approaches_that_need_edges_are_refused_without(walking, config):
         (["--model.variance", "0"], "--model.variance is 0.0: give a number above 0"),
         (["--model.temperature", "-1"], "--model.temperature is -1.0"),
         (["--model.prediction-steps", "0"], "--model.prediction-steps is 0"),
+        (["--model.stretches", "-1"], "--model.stretches is -1"),
+        (["--model.stretches", "5"], "has 48 to predict: give at most 4"),
+        (["--model.stretches", "2", "--model.decoder", "recurrent"], "remembers: leave it at 0"),
         (["--batch-size", "41"], "--batch-size is 41"),
     ],
 )

@@ -106,6 +106,39 @@ def test_schedule_free_evaluates_its_average(regression):
     assert not np.allclose(trained, tested)
 
 
+def first_update(config: OptimizerConfig, grads, step: int = 0):
+    optimizer = make_optimizer(config)
+    transform = optimizer.make(optimizer.hyperparams, step)
+    return transform.update(grads, transform.init(grads), grads)[0]
+
+
+def test_muon_takes_each_of_many_kernels_as_a_matrix():
+    rng = np.random.default_rng(0)
+    shapes = {"kernels": (3, 5, 4), "biases": (3, 4), "embedding": (6, 4)}
+    grads = {name: jnp.asarray(rng.normal(size=shape)) for name, shape in shapes.items()}
+    updates = first_update(OptimizerConfig("muon", 1.0), grads)
+    alone = optax.contrib.muon(1.0)
+    for grad, update in zip(grads["kernels"], updates["kernels"], strict=True):
+        expected, _ = alone.update(grad, alone.init(grad), grad)
+        np.testing.assert_allclose(update, expected, rtol=1e-4, atol=1e-6)
+        values = np.linalg.svd(np.asarray(update), compute_uv=False)
+        assert np.all((values > 0.6) & (values < 1.3))
+    for name in ("biases", "embedding"):  # what Adam does with a vector
+        vector = jnp.ravel(grads[name])
+        expected, _ = alone.update(vector, alone.init(vector), vector)
+        np.testing.assert_allclose(jnp.ravel(updates[name]), expected, rtol=1e-4)
+
+
+def test_both_rates_of_muon_follow_the_schedule():
+    config = OptimizerConfig(
+        "muon", 0.1, {"adam_learning_rate": 0.2}, schedule="linear", schedule_steps=4
+    )
+    grads = {"kernel": jnp.eye(3), "bias": jnp.ones(3)}
+    at_first, halfway = (first_update(config, grads, step) for step in (0, 2))
+    for name, update in at_first.items():
+        np.testing.assert_allclose(halfway[name], update / 2, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
