@@ -224,7 +224,8 @@ def _bound_arguments(config: OptimizerConfig) -> tuple[Callable, dict[str, Any]]
     except TypeError as error:
         raise InputError(
             f"optimizer {config.name!r}: {error}; its arguments are {_describe(factory)}. Set them "
-            "with --optimizer.learning-rate X and --optimizer.kwargs NAME VALUE."
+            "with --optimizer.learning-rate X and --optimizer.kwargs NAME VALUE, which takes the "
+            "place of a preset's."
         ) from None
     return factory, arguments
 
