@@ -122,6 +122,9 @@ def kernel_matrices(params):
 
     Axes before them are of many such matrices, say one for each type of edge. None marks what is
     no matrix: biases, also those of many types, and tables of embeddings.
+
+    Reference: Jordan et al. (2024), "Muon: an optimizer for hidden layers in neural networks",
+    https://kellerjordan.github.io/posts/muon/.
     """
 
     def axes(path, leaf):
