@@ -106,6 +106,19 @@ def require_recordable(experiment: Experiment, preset: str, config) -> None:
     ledger.require_clean_tree(experiment.directory)
 
 
+def _words_that_matter(argv) -> list[str]:
+    """Without what only says where files lie, or that a result is to be kept."""
+    words, kept = iter(argv), []
+    for word in words:
+        name = word.split("=")[0]
+        if name in ("--workdir", "--data.dir", "--data.raw-dir"):
+            if "=" not in word:
+                next(words, None)
+        elif name not in ("--record", "--overwrite"):
+            kept.append(word)
+    return kept
+
+
 def ledger_rows(experiment: Experiment, preset: str, config, summary, argv) -> list[dict]:
     """The ledger's rows of a finished run, one for each metric that its preset keeps.
 
@@ -121,7 +134,7 @@ def ledger_rows(experiment: Experiment, preset: str, config, summary, argv) -> l
             f"{', '.join(summary['commits']) or 'unknown code'}: train it again with --overwrite."
         )
     published, chosen = published_figures(experiment, preset, config), identity(config)
-    words = [word for word in argv if word not in ("--record", "--overwrite")]
+    words = _words_that_matter(argv)
     shared = {
         "system": its.system,
         "preset": preset,

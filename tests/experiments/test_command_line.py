@@ -21,7 +21,7 @@ from experiments.node_classification.train import EXPERIMENT, main
 from structdl.errors import InputError
 from structdl.training import cli, measure
 from structdl.training.cli import list_presets, parse, restore_run
-from structdl.training.experiment import published_figures
+from structdl.training.experiment import ledger_rows, published_figures
 from structdl.training.task import Inputs
 
 SHORT = ["--num-steps", "20", "--steps-per-call", "10", "--log-every", "10"]
@@ -228,6 +228,15 @@ def test_published_figures_stand_only_beside_their_own_config():
     assert shown("--split", "random") == {"test_accuracy": 0.801}
     assert shown("--dataset", "citeseer") == shown("--num-steps", "20") == {}
     assert shown("--optimizer.name", "sgd") == {}
+
+
+@pytest.mark.parametrize("places", [["--workdir=here"], ["--workdir", "here", "--data.dir", "x"]])
+def test_a_recorded_command_says_what_ran_and_not_where(places, tmp_path):
+    summary = run(tmp_path)
+    summary["commits"] = ["0" * 12]
+    words = ["karate", "--num-seeds", "2", *places, "--record", "--data.raw-dir", "y"]
+    row = ledger_rows(EXPERIMENT, *parse(EXPERIMENT, words), summary, words)[0]
+    assert row["command"] == "python -m experiments.node_classification karate --num-seeds 2"
 
 
 def test_only_a_presets_own_figures_are_recorded(tmp_path, capsys):
