@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import platform
@@ -165,7 +166,7 @@ def parse(experiment: Experiment, argv: Sequence[str]) -> tuple[str, Any]:
             f"{experiment.name} has no preset {preset!r}: "
             f"{nearest_names(preset, experiment.presets)} --list-presets describes them."
         )
-    config = experiment.presets[preset].config
+    config = _less_replaced_kwargs(experiment.presets[preset].config, options)
     config = tyro.cli(
         type(config),
         prog=f"python -m experiments.{experiment.name} [PRESET]",
@@ -177,6 +178,22 @@ def parse(experiment: Experiment, argv: Sequence[str]) -> tuple[str, Any]:
         config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
     )
     return preset, config
+
+
+def _less_replaced_kwargs(config, options: Sequence[str]):
+    """A preset's config without the optimizer's kwargs, where options name others or another one.
+
+    tyro would take names of the preset's kwargs alone, and the other optimizer might have none of
+    them.
+    """
+    optimizer = getattr(config, "optimizer", None)
+    if not getattr(optimizer, "kwargs", None):
+        return config
+    words = [word for option in options for word in option.split("=", 1)]
+    chosen = dict(itertools.pairwise(words)).get("--optimizer.name", optimizer.name)
+    if chosen == optimizer.name and "--optimizer.kwargs" not in words:
+        return config
+    return dataclasses.replace(config, optimizer=dataclasses.replace(optimizer, kwargs={}))
 
 
 def list_presets(experiment: Experiment) -> str:

@@ -227,8 +227,7 @@ def _bound_arguments(config: OptimizerConfig) -> tuple[Callable, dict[str, Any]]
     except TypeError as error:
         raise InputError(
             f"optimizer {config.name!r}: {error}; its arguments are {_describe(factory)}. Set them "
-            "with --optimizer.learning-rate X and --optimizer.kwargs NAME VALUE, which takes the "
-            "place of a preset's."
+            "with --optimizer.learning-rate X and --optimizer.kwargs NAME VALUE."
         ) from None
     return factory, arguments
 

@@ -230,6 +230,25 @@ def test_published_figures_stand_only_beside_their_own_config():
     assert shown("--optimizer.name", "sgd") == {}
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], {"weight_decay": 0.3}),
+        (["--optimizer.kwargs.weight-decay", "0.1"], {"weight_decay": 0.1}),
+        (["--optimizer.name", "adamw"], {"weight_decay": 0.3}),
+        (["--optimizer.kwargs", "b1", "0.8"], {"b1": 0.8}),
+        (["--optimizer.name", "sgd"], {}),
+        (["--optimizer.name=sgd", "--optimizer.kwargs", "momentum", "0.9"], {"momentum": 0.9}),
+    ],
+)
+def test_another_optimizer_does_without_the_kwargs_of_a_preset(options, expected):
+    from experiments.skeleton_action.train import EXPERIMENT as with_kwargs
+
+    _, config = parse(with_kwargs, ["agc-lstm", *options])
+    assert config.optimizer.kwargs == expected
+    assert config.optimizer.name == ("sgd" if "sgd" in " ".join(options) else "adamw")
+
+
 @pytest.mark.parametrize("places", [["--workdir=here"], ["--workdir", "here", "--data.dir", "x"]])
 def test_a_recorded_command_says_what_ran_and_not_where(places, tmp_path):
     summary = run(tmp_path)
