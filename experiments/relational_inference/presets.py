@@ -251,7 +251,7 @@ def _full(dataset: str) -> Preset:
 
 
 def _supervised(dataset: str) -> Preset:
-    num_steps = 6000
+    num_steps = 12_000 if dataset == "charged" else 6000
     config = Config(
         dataset,
         num_validation=2000,
