@@ -24,7 +24,13 @@ from structdl.core.distributions import (
 )
 from structdl.datasets.simulate_particles import Trajectories
 from structdl.errors import InputError, require_at_least
-from structdl.graphs.nri import between_objects, edge_accuracy, edge_confusion, negative_elbo
+from structdl.graphs.nri import (
+    between_objects,
+    drawn_stretches,
+    edge_accuracy,
+    edge_confusion,
+    negative_elbo,
+)
 from structdl.graphs.nri_decoders import MarkovDecoder, RecurrentDecoder
 from structdl.graphs.nri_encoders import CNNEncoder, MLPEncoder
 from structdl.recurrent.stacked import LSTM
@@ -105,7 +111,12 @@ def _inferred(config: NRIConfig, edges_are_known: bool) -> Approach:
         if key is not None:
             if config.stretches:
                 key, drawn = jax.random.split(key)
-                states, targets = _stretches(config, drawn, states)
+                states, targets = drawn_stretches(
+                    drawn,
+                    states,
+                    num_stretches=config.stretches,
+                    prediction_steps=config.prediction_steps,
+                )
             edges = gumbel_softmax(key, logits, config.temperature, hard=config.hard)
         predictions = decode(params, states, edges, config.prediction_steps)
         errors, divergences = negative_elbo(
@@ -132,27 +143,6 @@ def _inferred(config: NRIConfig, edges_are_known: bool) -> Approach:
         return decode(params, states, edges, num_steps)
 
     return Approach(init, totals, find, predict)
-
-
-def _stretches(config: NRIConfig, key, states: Float[Array, "batch time objects features"]):
-    """States from which, and targets to which, as many stretches go as a step predicts.
-
-    They are as far apart as they can be, from a first that is drawn: one next to another would
-    say nearly the same of the edges.
-    """
-    length, num_predicted = config.prediction_steps, states.shape[1] - 1
-    if config.stretches * length > num_predicted:
-        raise InputError(
-            f"--model.stretches is {config.stretches}, of {length} states each, and a trajectory "
-            f"has {num_predicted} to predict: give at most {num_predicted // length}"
-        )
-    apart = num_predicted // config.stretches
-    last = (config.stretches - 1) * apart + length
-    first = jax.random.randint(key, (), 0, num_predicted - last + 1)
-    starts = first + apart * jnp.arange(config.stretches)
-    frames = jnp.add.outer(starts, jnp.arange(length)).ravel()
-    # the decoder reads the first frame of each stretch, and leaves the last of all unread
-    return states[:, jnp.append(frames, frames[-1] + 1)], states[:, frames + 1]
 
 
 def _supervised(config: SupervisedConfig) -> Approach:

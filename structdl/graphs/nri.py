@@ -16,7 +16,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int, Key, Num
 
 from structdl.core.distributions import categorical_kl, gaussian_log_prob
 from structdl.errors import InputError, require_at_least
@@ -131,6 +131,55 @@ def teacher_forced(
     batch, time, *rest = states.shape
     predictions = predict(states[:, : time - 1 : prediction_steps])
     return predictions.reshape(batch, -1, *rest)[:, : time - 1]  # [batch, stretches * M, ...]
+
+
+def drawn_stretches(
+    key: Key[Array, ""],
+    states: Float[Array, "batch time num_nodes features"],
+    *,
+    num_stretches: int,
+    prediction_steps: int,
+) -> tuple[
+    Float[Array, "batch {num_stretches}*{prediction_steps}+1 num_nodes features"],
+    Float[Array, "batch {num_stretches}*{prediction_steps} num_nodes features"],
+]:
+    """States that `teacher_forced` takes for whole trajectories, and the targets of what it gives.
+
+    Of each trajectory they are stretches of M steps, one behind the other, as far apart as they
+    can be, of which the first starts at a frame that is drawn. Steps side by side say nearly the
+    same of the edges; to predict some of them costs less, and teaches nearly as much.
+
+    Args:
+      key: draws the first frame, the same for the whole batch.
+      states: the trajectories.
+      num_stretches: how many.
+      prediction_steps: M.
+
+    Raises:
+      InputError: the trajectories are too short, or a number is below 1.
+
+    Differs from the paper: there all steps are predicted.
+
+    >>> states = jnp.arange(6.0).reshape(1, 6, 1, 1)
+    >>> some = drawn_stretches(jax.random.key(0), states, num_stretches=1, prediction_steps=5)
+    >>> [part.ravel().tolist() for part in some]
+    [[0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [1.0, 2.0, 3.0, 4.0, 5.0]]
+    """
+    require_at_least("num_stretches", num_stretches, 1)
+    require_at_least("prediction_steps", prediction_steps, 1)
+    available = states.shape[1] - 1
+    if num_stretches * prediction_steps > available:
+        raise InputError(
+            f"{num_stretches} stretches of {prediction_steps} states, and a trajectory has "
+            f"{available} to predict: give at most {available // prediction_steps} stretches"
+        )
+    apart = available // num_stretches
+    all_of_them = (num_stretches - 1) * apart + prediction_steps
+    first = jax.random.randint(key, (), 0, available - all_of_them + 1)
+    starts = first + apart * jnp.arange(num_stretches)
+    frames = jnp.add.outer(starts, jnp.arange(prediction_steps)).ravel()
+    # of each stretch the first state is read; one more ends the trajectory that they pass for
+    return states[:, jnp.append(frames, frames[-1] + 1)], states[:, frames + 1]
 
 
 def negative_elbo(

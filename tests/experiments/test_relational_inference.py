@@ -366,7 +366,7 @@ def test_approaches_that_need_edges_are_refused_without(walking, config):
         (["--model.temperature", "-1"], "--model.temperature is -1.0"),
         (["--model.prediction-steps", "0"], "--model.prediction-steps is 0"),
         (["--model.stretches", "-1"], "--model.stretches is -1"),
-        (["--model.stretches", "5"], "has 48 to predict: give at most 4"),
+        (["--model.stretches", "5"], "has 48 to predict: give at most 4 stretches"),
         (["--model.stretches", "2", "--model.decoder", "recurrent"], "remembers: leave it at 0"),
         (["--batch-size", "41"], "--batch-size is 41"),
     ],

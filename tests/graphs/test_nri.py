@@ -9,6 +9,7 @@ import scipy.stats
 from structdl.core.distributions import laplace_log_prob, log_probabilities
 from structdl.errors import InputError
 from structdl.graphs.nri import (
+    drawn_stretches,
     edge_accuracy,
     edge_confusion,
     edge_to_node,
@@ -89,6 +90,35 @@ def test_values_that_are_not_finite_and_jumps_are_named():
 def test_teacher_forcing_needs_a_step():
     with pytest.raises(InputError, match="prediction_steps is 0: it must be at least 1"):
         teacher_forced(lambda starts: starts, trajectories(), prediction_steps=0)
+
+
+@pytest.mark.parametrize(("num", "length"), [(1, 9), (2, 3), (3, 3), (4, 1), (9, 1)])
+def test_drawn_stretches_are_cut_out_of_the_trajectories(num, length):
+    states = trajectories(10)
+    sizes, firsts = {"num_stretches": num, "prediction_steps": length}, set()
+    for seed in range(20):
+        given, targets = drawn_stretches(jax.random.key(seed), states, **sizes)
+        assert given.shape[1] == num * length + 1
+        (first,) = (t for t in range(9) if np.array_equal(given[:, 0], states[:, t]))
+        firsts.add(first)
+        for number in range(num):
+            frame = first + number * (9 // num)
+            stretch = slice(number * length, (number + 1) * length)
+            np.testing.assert_array_equal(given[:, stretch], states[:, frame : frame + length])
+            after = states[:, frame + 1 : frame + length + 1]
+            np.testing.assert_array_equal(targets[:, stretch], after)
+    assert firsts == set(range(9 - (num - 1) * (9 // num) - length + 1))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"), [((4, 3), "give at most 3"), ((0, 3), "num_stretches"), ((1, 0), "steps")]
+)
+def test_stretches_that_do_not_fit_are_refused(sizes, words):
+    num, length = sizes
+    with pytest.raises(InputError, match=words):
+        drawn_stretches(
+            jax.random.key(0), trajectories(10), num_stretches=num, prediction_steps=length
+        )
 
 
 def test_the_diagonal_does_not_count_in_the_divergence():
