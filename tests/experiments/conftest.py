@@ -205,6 +205,8 @@ def is_refused(tmp_path, capsys):
         with pytest.raises(SystemExit) as exit_info:
             main([*words, "--workdir", str(tmp_path)])
         assert exit_info.value.code == 2
-        assert message in " ".join(capsys.readouterr().err.split())
+        shown = capsys.readouterr().err
+        assert "Traceback" not in shown
+        assert message in " ".join(shown.split())
 
     return check

@@ -20,8 +20,7 @@ from experiments import load_run
 from experiments.node_classification.train import EXPERIMENT, main
 from structdl.errors import InputError
 from structdl.training import cli, measure
-from structdl.training.cli import list_presets, parse, restore_run
-from structdl.training.experiment import ledger_rows, published_figures
+from structdl.training.cli import restore_run
 from structdl.training.task import Inputs
 
 SHORT = ["--num-steps", "20", "--steps-per-call", "10", "--log-every", "10"]
@@ -219,82 +218,16 @@ def test_a_stopping_rule_needs_validations(tmp_path, capsys):
     assert "this task has none" in shown
 
 
-def test_published_figures_stand_only_beside_their_own_config():
-    def shown(*options):
-        preset, config = parse(EXPERIMENT, ["gcn-cora", *options])
-        return {m: f.value for m, f in published_figures(EXPERIMENT, preset, config).items()}
-
-    assert shown("--num-seeds", "7", "--seed", "3") == {"test_accuracy": 0.815}
-    assert shown("--split", "random") == {"test_accuracy": 0.801}
-    assert shown("--dataset", "citeseer") == shown("--num-steps", "20") == {}
-    assert shown("--optimizer.name", "sgd") == {}
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ([], {"weight_decay": 0.3}),
-        (["--optimizer.kwargs.weight-decay", "0.1"], {"weight_decay": 0.1}),
-        (["--optimizer.name", "adamw"], {"weight_decay": 0.3}),
-        (["--optimizer.kwargs", "b1", "0.8"], {"b1": 0.8}),
-        (["--optimizer.name", "sgd"], {}),
-        (["--optimizer.name=sgd", "--optimizer.kwargs", "momentum", "0.9"], {"momentum": 0.9}),
-    ],
-)
-def test_another_optimizer_does_without_the_kwargs_of_a_preset(options, expected):
-    from experiments.skeleton_action.train import EXPERIMENT as with_kwargs
-
-    _, config = parse(with_kwargs, ["agc-lstm", *options])
-    assert config.optimizer.kwargs == expected
-    assert config.optimizer.name == ("sgd" if "sgd" in " ".join(options) else "adamw")
-
-
-@pytest.mark.parametrize("places", [["--workdir=here"], ["--workdir", "here", "--data.dir", "x"]])
-def test_a_recorded_command_says_what_ran_and_not_where(places, tmp_path):
-    summary = run(tmp_path)
-    summary["commits"] = ["0" * 12]
-    words = ["karate", "--num-seeds", "2", *places, "--record", "--data.raw-dir", "y"]
-    row = ledger_rows(EXPERIMENT, *parse(EXPERIMENT, words), summary, words)[0]
-    assert row["command"] == "python -m experiments.node_classification karate --num-seeds 2"
-
-
-def test_only_a_presets_own_figures_are_recorded(tmp_path, capsys):
-    shown = refused(capsys, "karate", "--record", *SHORT, "--workdir", str(tmp_path / "run"))
-    assert "--record keeps the figures of presets" in shown
-
-
 def test_fewer_steps_than_were_taken_are_refused(tmp_path, capsys):
     run(tmp_path)
     shown = refused(capsys, "karate", "--workdir", str(tmp_path), *SHORT, "--num-steps", "10")
     assert "--num-steps was 20 and is 10" in shown
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["gcn-kora"], "no preset 'gcn-kora': did you mean 'gcn-cora'"),
-        (["karate", "--dataset", "coro"], "unknown data set 'coro': did you mean 'cora'"),
-        (["karate", "--optimizer.name", "adm"], "unknown optimizer 'adm': did you mean"),
-        (["karate", "--optimizer.kwargs", "b7", "0.9"], "b7"),
-        (["karate", "--num-seeds", "0"], "--num-seeds is 0"),
-        (["karate", "--seed", "4294967296"], "--seed is 4294967296"),
-        (["karate", "--model.hidden"], "--model.hidden is ()"),
-        (["karate", "--model.dropout", "1.5"], "dropout"),
-        (["gcn-cora", "--data.raw-dir", "/nowhere"], "/nowhere"),
-    ],
-)
-def test_bad_options_are_named(options, words, tmp_path, capsys):
-    assert words in refused(capsys, *options, "--workdir", str(tmp_path / "run"))
-
-
 def test_an_optimizer_that_needs_forward_mode_is_told_so(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("structdl.core.segment._FEW_EDGES", 0)
     options = ["--optimizer.name", "sophia", "--workdir", str(tmp_path)]
     assert "forward-mode derivatives" in refused(capsys, "karate", *SHORT, *options)
-
-
-def test_a_misspelt_option_is_corrected(capsys, tmp_path):
-    assert "--num-seeds" in refused(capsys, "karate", "--num-seed", "3")
 
 
 def test_a_learning_rate_that_diverges_ends_with_the_last_finite_state(tmp_path, capsys):
@@ -403,12 +336,6 @@ def test_a_reader_that_leaves_ends_it_in_silence(prints, tmp_path):
     os.close(write)
     assert result.stderr == b""
     assert result.returncode == 1
-
-
-def test_list_presets_names_each_with_a_line(capsys):
-    main(["--list-presets"])
-    assert capsys.readouterr().out.strip() == list_presets(EXPERIMENT)
-    assert len(list_presets(EXPERIMENT).splitlines()) == len(EXPERIMENT.presets)
 
 
 def test_no_recompilation_after_the_first_call(tmp_path):
