@@ -174,5 +174,5 @@ PRESETS = {
     "agc-lstm": _msraction3d(AGCLSTMConfig(), weight_decay=0.3, **_AUGMENTED),
     "sr-tsl": _msraction3d(SRTSLConfig(), weight_decay=0.3, **_AUGMENTED),
     "lstm": _msraction3d(LSTMConfig(), **_AUGMENTED),
-    "gcn": _msraction3d(GCNConfig()),
+    "gcn": _msraction3d(GCNConfig(), **_AUGMENTED),
 }
