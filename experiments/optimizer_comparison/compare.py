@@ -19,12 +19,13 @@ from experiments.optimizer_comparison.summary import summarize
 from experiments.optimizer_comparison.task_runs import task_workload
 from experiments.optimizer_comparison.workload import Workload
 from structdl.errors import InputError
+from structdl.files import fill_whole, read_json
 from structdl.training import ledger
 from structdl.training.cli import device, mendable, versions
 from structdl.training.run import DataConfig
 from structdl.training.runtime import keep_compiled_programs, keep_freed_memory
 from structdl.training.update_rules import UPDATE_RULES
-from structdl.training.workdir import naming_workdir, read_json
+from structdl.training.workdir import naming_workdir
 
 HERE, REPORTS = Path(__file__).parent, "reports"
 LANDSCAPE_STEPS = 1000
@@ -98,8 +99,8 @@ def compare(config: Config) -> Path:
     }
     records = run_study(study, path, overwrite=config.overwrite, provenance=provenance)
     summary = summarize(records, config.target)
-    with naming_workdir(path):
-        write_report(summary, protocol, read_json(path / PROVENANCE), path)
+    with naming_workdir(path), fill_whole(path) as report:
+        write_report(summary, protocol, read_json(path / PROVENANCE), report)
     print(f"{scores_table(summary)}\n{path / REPORT}")
     if config.record:
         _keep(path, HERE / REPORTS / config.record)

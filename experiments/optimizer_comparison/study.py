@@ -13,7 +13,8 @@ from tqdm import tqdm
 from experiments.optimizer_comparison.search import Space, quasi_random
 from experiments.optimizer_comparison.workload import Job, Outcome, Workload
 from structdl.errors import InputError, require_at_least
-from structdl.training.workdir import held, naming_workdir, read_json, write_json
+from structdl.files import read_json, remove, write_json, write_whole
+from structdl.training.workdir import held, naming_workdir
 
 PROTOCOL, PROVENANCE, RUNS = "protocol.json", "provenance.json", "runs"
 UNFINISHED = "unfinished"
@@ -145,9 +146,7 @@ def _stage(
     ]
     with naming_workdir(path):
         file.parent.mkdir(exist_ok=True)
-        part = file.with_suffix(".part")
-        part.write_text("".join(map(_line, found)))
-        part.replace(file)
+        write_whole(file, "".join(map(_line, found)))
         shutil.rmtree(unfinished)
     return found
 
@@ -207,6 +206,8 @@ def _claim(path: Path, protocol: dict[str, Any], overwrite: bool) -> None:
         raise InputError(f"{path} is not empty and not a study: give another --workdir.")
     if file.exists() and not overwrite:
         before = read_json(file)
+        if not isinstance(before, dict):
+            raise InputError(f"{file} does not describe a study; was it edited by hand?")
         changes = [
             f"{name} was {before.get(name)} and is {value}"
             for name, value in protocol.items()
@@ -219,9 +220,8 @@ def _claim(path: Path, protocol: dict[str, Any], overwrite: bool) -> None:
             )
     with naming_workdir(path):
         if overwrite:
-            (path / PROVENANCE).unlink(missing_ok=True)
-            for folder in (RUNS, UNFINISHED):
-                shutil.rmtree(path / folder, ignore_errors=True)
+            for name in (PROVENANCE, RUNS, UNFINISHED):
+                remove(path / name)
         write_json(file, protocol)
 
 

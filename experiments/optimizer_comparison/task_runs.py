@@ -17,12 +17,13 @@ from experiments.optimizer_comparison.workload import (
 )
 from structdl.errors import InputError, require_known
 from structdl.training.checkpoints import Checkpoints
+from structdl.training.configs import identity
 from structdl.training.logging import MetricsLog, Stopwatch
 from structdl.training.loop import Fit, fit
 from structdl.training.measure import measure
 from structdl.training.optimizers import OptimizerConfig, make_optimizer
 from structdl.training.run import DataConfig, Run
-from structdl.training.workdir import CHECKPOINTS, METRICS, identity
+from structdl.training.workdir import CHECKPOINTS, METRICS
 
 NEVER = 10**9  # validations without improvement after which a run would end
 VALIDATIONS = 10  # of every run, at least, or its curve would say little

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from structdl.errors import InputError
-from structdl.training.workdir import SUMMARY, read_json
+from structdl.files import read_json
+from structdl.training.workdir import SUMMARY
 
 MEASURES = ("map_50", "map_75", "map_95", "map_average", "map_average_rare")
 

@@ -104,8 +104,8 @@ def describe(config: Config, corpus: SentencePairs, params: Any, text: str) -> s
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads a run back and prints its translations of a sentence."""
-    from experiments.translation.train import EXPERIMENT
-    from structdl.training.cli import mendable, restore_run
+    import experiments
+    from structdl.training.cli import mendable
 
     def command(run: tyro.conf.Positional[Path], sentence: str) -> tuple[Path, str]:
         """Prints a trained model's translations.
@@ -118,8 +118,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     run, sentence = tyro.cli(command, prog="python -m experiments.translation.translate", args=argv)
     with mendable():
-        config, _, result = restore_run(run, EXPERIMENT)
-        params = jax.tree.map(lambda leaf: leaf[0], result.selected[0])
+        config, _, params, _ = experiments.load_run(run)
+        if config.run.num_seeds > 1:
+            params = jax.tree.map(lambda leaf: leaf[0], params)
         print(describe(config, load(config), params, sentence))
 
 

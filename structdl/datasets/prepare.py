@@ -8,6 +8,7 @@ Importing TFDS takes 0.2 to 0.4 s: import the modules of this package where data
 """
 
 import contextlib
+import contextvars
 import errno
 import hashlib
 import http.client
@@ -38,6 +39,9 @@ _FOLDER_ERRORS = [
     "Not enough disk space",
     *map(os.strerror, (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)),
 ]
+
+
+_NOT_TO_PREPARE_IN = contextvars.ContextVar("_NOT_TO_PREPARE_IN", default=None)
 
 
 class _DownloadError(Exception):
@@ -77,13 +81,18 @@ def prepare(
 
     Raises:
       InputError: a raw file is missing or is not the registered one, a download fails, or the data
-        folder cannot be written.
+        folder cannot be written, or must not be (see `without_preparing_in`).
     """
-    data_path = (Path(data_dir) if data_dir else default_data_dir()).expanduser().absolute()
+    data_path = _absolute(data_dir or default_data_dir())
     with _explain_folder_errors(data_path):
         builder = _build(builder_class, data_path, config)
         if _is_prepared(builder):
             return builder
+        if data_path == _NOT_TO_PREPARE_IN.get():
+            raise InputError(
+                f"{builder.name} is not prepared in {data_path}, the data folder that the run's "
+                "config.json names: give load_run the data_dir to prepare it in."
+            )
         with _lock(builder.name, data_path):
             if _is_prepared(builder):  # by another process while this one waited
                 return _build(builder_class, data_path, config)
@@ -96,6 +105,23 @@ def prepare(
                 _download_missing(raw_files, folder)
             _generate(builder, folder, data_path / "downloads")
     return builder
+
+
+@contextlib.contextmanager
+def without_preparing_in(data_dir: str | os.PathLike | None) -> Iterator[None]:
+    """In this block `prepare` only reads the data folder `data_dir`; None: it may prepare in any.
+
+    For a folder that the user has not named himself, but a file from elsewhere.
+    """
+    token = _NOT_TO_PREPARE_IN.set(_absolute(data_dir) if data_dir else None)
+    try:
+        yield
+    finally:
+        _NOT_TO_PREPARE_IN.reset(token)
+
+
+def _absolute(path: str | os.PathLike) -> Path:
+    return Path(path).expanduser().absolute()
 
 
 def default_data_dir() -> Path:

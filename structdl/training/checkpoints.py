@@ -1,6 +1,7 @@
 """Checkpoints of one group of seeds: the only place that knows orbax."""
 
 import contextlib
+import dataclasses
 import logging
 import shutil
 import sys
@@ -12,9 +13,11 @@ import jax
 from tqdm import tqdm
 
 from structdl.errors import InputError
+from structdl.files import altered_file, write_checksums
+from structdl.training.configs import from_dict, to_dict
 from structdl.training.processes import is_first, wait_for_all
 from structdl.training.state import LoopState
-from structdl.training.workdir import naming_workdir
+from structdl.training.workdir import naming_workdir, require_same
 
 TEMPORARY = ".orbax-checkpoint-tmp"  # part of the name of what orbax has not finished
 
@@ -30,13 +33,22 @@ class Saved(NamedTuple):
 class Checkpoints:
     """The last checkpoints of a group. Each is written beside the others and then renamed.
 
-    A process killed while saving therefore leaves the last whole one to be found.
+    A process killed while saving therefore leaves the last whole one to be found. The SHA-256 of
+    its files is kept in each, and compared before it is read; a process killed in between leaves
+    one without, which is read unverified.
+
+    Args:
+      directory: of the group's checkpoints.
+      keep: the number of checkpoints that are kept.
+      config: that of the run, stored in each checkpoint; one of another config is refused.
+      read_only: whether nothing is written or cleaned up.
     """
 
-    def __init__(self, directory: Path, *, keep: int = 2, read_only: bool = False):
+    def __init__(self, directory: Path, *, keep: int = 2, config=None, read_only: bool = False):
         import orbax.checkpoint as ocp  # half a second, which `--help` need not wait for
 
         self.directory = Path(directory).resolve()
+        self._config = config
         self._args, self._read_only = ocp.args, read_only
         if not read_only:
             _say_what_was_cut_short(self.directory)
@@ -59,13 +71,16 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
+        stored = progress if self._config is None else progress | {"config": to_dict(self._config)}
         args = self._args.Composite(
-            state=self._args.StandardSave(state), progress=self._args.JsonSave(progress)
+            state=self._args.StandardSave(state), progress=self._args.JsonSave(stored)
         )
         with naming_workdir(self.directory):
             try:
                 self._manager.save(step, args=args)
                 self._manager.wait_until_finished()
+                if is_first():
+                    write_checksums(self.directory / str(step))
             except (OSError, ValueError) as error:  # tensorstore's word for a full disk
                 # what the saving threads still log at exit says no more than this error
                 for name in ("asyncio", "concurrent.futures"):
@@ -81,10 +96,11 @@ class Checkpoints:
     def restore(self, template: LoopState) -> Saved | None:
         """Reads the newest whole checkpoint into the template's structure, or returns None.
 
-        One that cannot be read is set aside with a warning.
+        One that is damaged or cannot be read is set aside with a warning.
 
         Raises:
-          InputError: all were written by another model or optimizer, or are damaged.
+          InputError: all were written by another model or optimizer, or are damaged; or the one
+            that can be read was written by a run with another config.
         """
         steps = self._manager.all_steps() if self.directory.exists() else []
         first_error = None
@@ -101,20 +117,30 @@ class Checkpoints:
                     file=sys.stderr,
                 )
                 self._set_aside_after(step)
+            self._require_same_config(restored["progress"])
             return Saved(step, restored["state"], restored["progress"])
         if first_error:
             raise InputError(
-                f"the checkpoint {self.directory / str(max(steps))} does not fit this model and "
-                f"optimizer ({_first_line(first_error)}); give another --workdir, or --overwrite "
-                "to start again."
+                f"the checkpoint {self.directory / str(max(steps))} is damaged, or does not fit "
+                f"this model and optimizer ({_first_line(first_error)}); give another --workdir, "
+                "or --overwrite to start again."
             ) from first_error
         return None
 
     def _restore(self, step: int, template: LoopState):
+        if name := altered_file(self.directory / str(step)):
+            raise ValueError(f"{name} is not as it was saved")
         args = self._args.Composite(
             state=self._args.StandardRestore(template), progress=self._args.JsonRestore()
         )
         return self._manager.restore(step, args=args)
+
+    def _require_same_config(self, progress: dict[str, Any]) -> None:
+        stored = progress.get("config")  # none in those of the first version
+        if stored is not None and self._config is not None:
+            before = from_dict(type(self._config), stored)
+            run = dataclasses.replace(before.run, num_steps=0)  # it may have been raised since
+            require_same(self.directory, dataclasses.replace(before, run=run), self._config)
 
     def _set_aside_after(self, step: int) -> None:
         """Renames later checkpoints, which could not be read: whole ones take their places."""

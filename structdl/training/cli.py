@@ -3,10 +3,8 @@
 import contextlib
 import dataclasses
 import itertools
-import json
 import os
 import platform
-import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -19,15 +17,17 @@ import numpy as np
 import tyro
 
 from structdl.errors import InputError, nearest_names
+from structdl.files import fill_whole, write_json, write_whole
 from structdl.training import ledger, workdir as folder
 from structdl.training.checkpoints import Checkpoints
+from structdl.training.configs import to_dict
 from structdl.training.experiment import (
     Experiment,
     ledger_rows,
     published_figures,
     require_recordable,
 )
-from structdl.training.logging import MetricsLog, Stopwatch
+from structdl.training.logging import MetricsLog, Stopwatch, read_rows
 from structdl.training.loop import Fit, check_start, fit, restore
 from structdl.training.measure import measure
 from structdl.training.metrics import summarize
@@ -36,7 +36,6 @@ from structdl.training.parallel import devices_of
 from structdl.training.preemption import Preempted, preemption
 from structdl.training.processes import any_of_them, is_first, join, together
 from structdl.training.profiling import Profile
-from structdl.training.run import Run
 from structdl.training.runtime import (
     keep_compiled_programs,
     keep_freed_memory,
@@ -92,7 +91,7 @@ def run_experiment(experiment: Experiment, argv: Sequence[str]) -> dict[str, Any
     join(config.run)
     path = config.run.workdir or folder.default_workdir(experiment.name, preset, config)
     if config.run.evaluate_only:
-        folder.read_json(path / folder.CONFIG)
+        folder.read_record(path)
     if config.run.record:
         require_recordable(experiment, preset, config)
     summary = _run_in_workdir(experiment, preset, config, optimizer, path)
@@ -110,7 +109,8 @@ def _record(experiment: Experiment, preset: str, config, summary, argv, path: Pa
     """Keeps the figures of a run, and its picture, beside the experiment."""
     ledger.record(experiment.directory, ledger_rows(experiment, preset, config, summary, argv))
     if picture := experiment.presets[preset].picture:
-        shutil.copy(path / folder.FIGURES / picture, experiment.directory / f"{preset}.png")
+        content = (path / folder.FIGURES / picture).read_bytes()
+        write_whole(experiment.directory / f"{preset}.png", content)
 
 
 def _run_in_workdir(experiment, preset, config, optimizer, path: Path) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def _run_in_workdir(experiment, preset, config, optimizer, path: Path) -> dict[s
         with together():
             if is_first():  # of several processes the first one holds the folder
                 stack.enter_context(folder.open_workdir(path, experiment.name, config))
-            if summary := _finished_before(path, config.run):
+            if summary := _finished_before(path, config):
                 print("finished before:", end=" ")
                 return summary
             task = experiment.make_task(config)
@@ -137,14 +137,12 @@ def _run_in_workdir(experiment, preset, config, optimizer, path: Path) -> dict[s
         )
 
 
-def _finished_before(path: Path, run: Run) -> dict[str, Any] | None:
-    """The summary of a run that is to be found, and not to be made."""
-    if run.evaluate_only or run.overwrite or not (path / folder.SUMMARY).exists():
+def _finished_before(path: Path, config) -> dict[str, Any] | None:
+    """The summary of a finished run, unless it is to be tested again or overwritten."""
+    if config.run.evaluate_only or config.run.overwrite:
         return None
-    summary = folder.read_json(path / folder.SUMMARY)
-    if summary["config"]["run"]["num_steps"] != run.num_steps:
-        return None
-    if run.profile:
+    summary = folder.finished_summary(path, config)
+    if summary and config.run.profile:
         raise InputError(
             f"{path} is finished, and --profile watches a training: give --overwrite or another "
             "--workdir."
@@ -226,14 +224,25 @@ def describe(experiment: Experiment, preset: str, config, summary: dict[str, Any
     return "\n".join(lines)
 
 
-def restore_run(path: Path, experiment: Experiment) -> tuple[Any, Task, Fit]:
-    """Reads a run back: (config, task, fit), where fit has a first axis of seeds.
+def config_of_run(path: Path, experiment: Experiment):
+    """The config of the run of this experiment in a workdir.
 
     Raises:
-      InputError: no run there, or one without a checkpoint.
+      InputError: no run there, or config.json is damaged.
     """
-    kind = type(next(iter(experiment.presets.values())).config)
-    config = folder.from_dict(kind, folder.read_json(path / folder.CONFIG)["config"])
+    return folder.read_config(path, type(next(iter(experiment.presets.values())).config))
+
+
+def restore_run(path: Path, experiment: Experiment, config=None) -> tuple[Any, Task, Fit]:
+    """Reads a run back: (config, task, fit), where fit has a first axis of seeds.
+
+    Args:
+      config: that of `config_of_run`, the default, but for where its data is.
+
+    Raises:
+      InputError: no run there, or one without a checkpoint; config.json is damaged.
+    """
+    config = config or config_of_run(path, experiment)
     task = experiment.make_task(config)
     here = dataclasses.replace(config, run=config.run.on_this_process())
     return config, task, _restore(here, task, make_optimizer(config.optimizer), path)
@@ -270,10 +279,12 @@ def _train_and_test(
     summary |= {"costs": costs, "commits": commits}
     if is_first() and not config.run.evaluate_only:
         with folder.naming_workdir(path):
-            figures = path / folder.FIGURES
-            figures.mkdir(exist_ok=True)
-            folder.write_json(path / folder.SUMMARY, summary)
-            experiment.draw(config, task, result, _rows(path), figures)
+            rows = read_rows(path / folder.METRICS)
+            with fill_whole(path / folder.FIGURES) as figures:
+                experiment.draw(config, task, result, rows, figures)
+                summary["figures"] = sorted(file.name for file in figures.iterdir())
+            # last, since a run with a summary is finished
+            write_json(path / folder.SUMMARY, summary)
     return summary
 
 
@@ -304,7 +315,7 @@ def _train(
             task,
             optimizer,
             config.run,
-            checkpoints=lambda group: Checkpoints(path / folder.CHECKPOINTS / group),
+            checkpoints=lambda group: Checkpoints(path / folder.CHECKPOINTS / group, config=config),
             log=log,
             stopwatch=stopwatch,
             profile=profile,
@@ -331,7 +342,7 @@ def _restore(config, task: Task, optimizer, path: Path) -> Fit:
         task,
         optimizer,
         config.run,
-        checkpoints=lambda group: Checkpoints(checkpoints / group, read_only=True),
+        checkpoints=lambda group: Checkpoints(checkpoints / group, config=config, read_only=True),
     )
 
 
@@ -341,7 +352,7 @@ def _summary(experiment, preset, config, result: Fit, metrics, stopwatch: Stopwa
     return {
         "experiment": experiment.name,
         "preset": preset,
-        "config": folder.to_dict(config),
+        "config": to_dict(config),
         "metrics": metrics,
         "steps": {"mean": float(np.mean(steps)), "values": steps},
         "parameters": sum(leaf.size for leaf in params) // config.run.num_seeds,
@@ -359,11 +370,6 @@ def device(count: int = 1) -> str:
     if first.platform == "cpu":
         return f"{platform.machine()} CPU, {os.cpu_count()} cores"
     return f"{count} x {first.device_kind}"
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    file = path / folder.METRICS
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def versions() -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Learning curves: what metrics.jsonl logged, against the step."""
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from structdl.training.workdir import CONFIG, METRICS, read_json
+from structdl.errors import InputError
+from structdl.training.logging import read_rows
+from structdl.training.workdir import METRICS, Record, read_record
 
 
 class Baseline(NamedTuple):
@@ -70,23 +71,19 @@ def runs_beside(workdir: Path, same: Sequence[str]) -> dict[str, list[dict]]:
     """The logged rows, by preset, of a run and of those in the same folder that compare with it.
 
     Of several runs of a preset the newest counts, but for this run's own. A run that has logged
-    nothing yet is left out.
+    nothing yet is left out, and so is a folder whose config.json is not that of a run.
 
     Args:
       workdir: of a run.
       same: the fields of the config in which the others must be as this one.
     """
-
-    def config_of(path: Path) -> dict:
-        return read_json(path / CONFIG)["config"]
-
-    wanted, found = config_of(workdir), {}
-    files = sorted(workdir.parent.glob(f"*/{METRICS}"), key=lambda file: file.stat().st_mtime)
+    wanted, found = read_record(workdir).fields, {}
+    files = [file for file in workdir.parent.glob(f"*/{METRICS}") if file.is_file()]
+    files = sorted(files, key=lambda file: file.stat().st_mtime)
     for path in [*(file.parent for file in files if file.parent != workdir), workdir]:
-        if (path / CONFIG).exists() and (path / METRICS).exists():
-            config = config_of(path)
-            if all(config.get(field) == wanted[field] for field in same):
-                found[read_json(path / CONFIG)["preset"]] = _read_rows(path / METRICS)
+        record = _record_of(path)
+        if record and all(record.fields.get(field) == wanted[field] for field in same):
+            found[record.preset] = read_rows(path / METRICS)
     return {preset: rows for preset, rows in sorted(found.items()) if rows}
 
 
@@ -107,15 +104,12 @@ def carried_on(rows: Sequence[dict]) -> list[dict]:
     return found
 
 
-def _read_rows(path: Path) -> list[dict]:
-    """The rows of a run that another process may be writing: a line cut short ends them."""
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+def _record_of(path: Path) -> Record | None:
+    """Whose run lies beside; None if the folder is not a run's, or no longer."""
+    try:
+        return read_record(path)
+    except InputError:
+        return None
 
 
 def draw_runs(

@@ -9,9 +9,9 @@ import numpy as np
 
 from structdl.errors import InputError
 from structdl.training import ledger
+from structdl.training.configs import identity
 from structdl.training.loop import Fit
 from structdl.training.task import Task
-from structdl.training.workdir import identity
 
 # how many seeds there are and how they are grouped does not change what a seed computes
 SEED_OPTIONS = ("seed", "num-seeds", "seed-mode", "seeds-per-call")

@@ -12,6 +12,7 @@ import jax
 from jax import export
 
 from structdl.errors import InputError, require_known
+from structdl.files import write_whole
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
@@ -73,12 +74,9 @@ def save_function(
             f"this function asks for a size that is symbolic ({str(error).splitlines()[0]}): give "
             "a number in its place."
         ) from error
-    part = path.with_name(path.name + ".part")
     try:
-        part.write_bytes(exported.serialize())
-        part.replace(path)
+        write_whole(path, bytes(exported.serialize()))
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise InputError(f"cannot write {path}: {error}") from error
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from structdl.errors import InputError
-from structdl.training.workdir import read_json, write_json
+from structdl.files import read_json, write_json
 
 RESULTS = "results.json"
 CHANGED = "+changes"

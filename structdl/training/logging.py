@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from structdl.files import append, write_whole
 from structdl.training.metrics import means
 from structdl.training.profiling import compilations
 from structdl.training.seeds import group_name
@@ -141,8 +142,7 @@ class MetricsLog:
             self.rows += rows
             return
         with naming_workdir(self._workdir):
-            with self._path.open("a") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
+            append(self._path, "".join(json.dumps(row) + "\n" for row in rows))
             self._write_curves(rows)
 
     def _write_curves(self, rows: list[dict[str, Any]]) -> None:
@@ -192,19 +192,24 @@ def _cut_back(path: Path, seeds: tuple[int, ...], step: int) -> None:
     """Drops the lines of these seeds after a step, and a last line that was cut short."""
     if not path.exists():
         return
-    text = path.read_text()
-    kept, dropped = [], not text.endswith("\n")
-    for line in text.splitlines():
+    rows = read_rows(path)
+    kept = [row for row in rows if row["seed"] not in seeds or row["step"] <= step]
+    text = "".join(json.dumps(row) + "\n" for row in kept)
+    if text.encode() != path.read_bytes():
+        write_whole(path, text)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl, which another process may be writing; empty without a file.
+
+    A line that is not a row of a seed at a step, as one that was cut short, is left out.
+    """
+    rows = []
+    for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
-            dropped = True
+        except (ValueError, RecursionError):
             continue
-        if row["seed"] in seeds and row["step"] > step:
-            dropped = True
-        else:
-            kept.append(line + "\n")
-    if dropped:
-        replacement = path.with_suffix(".tmp")
-        replacement.write_text("".join(kept))
-        replacement.replace(path)
+        if isinstance(row, dict) and {type(row.get("seed")), type(row.get("step"))} == {int}:
+            rows.append(row)
+    return rows

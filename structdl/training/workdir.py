@@ -1,19 +1,17 @@
-"""The folder of a run: whose run it is, who may write to it, and how it is read back."""
+"""The folder of a run: whose run it is, who may write to it, and what of it is complete."""
 
 import contextlib
-import dataclasses
 import hashlib
 import json
-import shutil
-import types
-import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import filelock
 
 from structdl.errors import InputError
+from structdl.files import PART, read_json, remove, write_json
+from structdl.training.configs import changed_fields, from_dict, identity, to_dict
 
 CONFIG, SUMMARY, METRICS, CHECKPOINTS, FIGURES, PROFILE = (
     "config.json",
@@ -25,23 +23,13 @@ CONFIG, SUMMARY, METRICS, CHECKPOINTS, FIGURES, PROFILE = (
 )
 
 
-def identity(config, prefix: str = "") -> dict[str, Any]:
-    """The fields that decide what a run computes, by the name of their option.
+class Record(NamedTuple):
+    """Content of config.json."""
 
-    Left out are fields whose metadata says `{"identity": False}`: the workdir, the number of
-    steps, data folders, how often things are saved, and the devices.
-    """
-    fields: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        name = prefix + field.name.replace("_", "-")
-        if _parts_of_union(_types_of(type(config))[field.name]):
-            fields[name] = type(value).__name__
-        if dataclasses.is_dataclass(value):
-            fields |= identity(value, "" if field.name == "run" else f"{name}.")
-        elif field.metadata.get("identity", True):
-            fields[name] = value
-    return json.loads(json.dumps(fields, default=str))
+    experiment: str
+    preset: str
+    commits: list[str]  # of the code that trained the run
+    fields: dict[str, Any]  # `from_dict` makes the config of them
 
 
 def default_workdir(experiment: str, preset: str, config) -> Path:
@@ -86,19 +74,25 @@ def held(path: Path) -> Iterator[None]:
 
 
 def claim(path: Path, experiment: str, preset: str, config, commit: str) -> list[str]:
-    """Writes config.json into an opened folder, clearing what `--overwrite` gives up.
+    """Writes config.json into an opened folder, in which a run is about to start or resume.
 
-    Called when the config has proved itself on the data, so that a mistake costs nothing. Returns
-    the commits of the code that this run was trained by, this one the last.
+    Called after the config has proved itself on the data, so that a mistake costs nothing. With
+    `--overwrite`, or without a checkpoint to resume from, what else an earlier run wrote is
+    removed. Returns the commits of the code that trained this run, the present one last.
+
+    Raises:
+      InputError: something cannot be removed or written.
     """
     commits = []
-    if config.run.overwrite:
-        _clear(path)
-    elif _has_checkpoint(path):
-        commits = read_json(path / CONFIG).get("commits", [])
-    commits = [*(each for each in commits if each != commit), commit]
-    record = {"experiment": experiment, "preset": preset, "commits": commits}
     with naming_workdir(path):
+        for leftover in path.glob(f"*{PART}"):
+            remove(leftover)
+        if config.run.overwrite or not has_checkpoint(path):
+            _clear(path)
+        else:
+            commits = read_record(path).commits
+        commits = [*(each for each in commits if each != commit), commit]
+        record = {"experiment": experiment, "preset": preset, "commits": commits}
         write_json(path / CONFIG, record | {"config": to_dict(config)})
     return commits
 
@@ -115,114 +109,72 @@ def naming_workdir(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes a file whole or not at all."""
-    part = path.with_suffix(path.suffix + ".part")
-    part.write_text(json.dumps(value, indent=2, default=str) + "\n")
-    part.replace(path)
-
-
-def read_json(path: Path) -> Any:
-    """Reads a file of `write_json`.
+def read_record(path: Path) -> Record:
+    """Reads the config.json of a workdir.
 
     Raises:
-      InputError: it is missing or not JSON.
+      InputError: it is missing, or is not what `claim` writes.
     """
+    content = read_json(path / CONFIG)
+    names = ("experiment", "preset", "commits", "config")
+    defaults = {"commits": []}  # not in runs of the first version
+    values = [(defaults | content).get(name) for name in names] if type(content) is dict else []
+    if list(map(type, values)) != [str, str, list, dict]:
+        raise InputError(
+            f"{path / CONFIG} does not describe a run: expected an object with the strings "
+            "experiment and preset and the object config; was it edited by hand?"
+        )
+    return Record(*values)
+
+
+def read_config(path: Path, kind: type):
+    """The config of the run in a workdir.
+
+    Raises:
+      InputError: config.json is missing, or its fields are not those of `kind`.
+    """
+    fields = read_record(path).fields
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path.parent} is not the workdir of a run: no {path.name}.") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not JSON ({error}); was it edited by hand?") from None
+        return from_dict(kind, fields)
+    except InputError as error:
+        raise InputError(f"{path / CONFIG}: {error}") from None
 
 
-def to_dict(config) -> dict[str, Any]:
-    """All fields of a config as JSON values; of a union of dataclasses the class as "type" too."""
-    return json.loads(json.dumps(_fields(config), default=str))
-
-
-def _fields(config) -> dict[str, Any]:
-    found = {}
-    for name, kind in _types_of(type(config)).items():
-        value = getattr(config, name)
-        if dataclasses.is_dataclass(value):
-            union = {"type": type(value).__name__} if _parts_of_union(kind) else {}
-            value = union | _fields(value)
-        found[name] = value
-    return found
-
-
-def from_dict(kind: type, fields: dict[str, Any]):
-    """The config that `to_dict` wrote.
+def finished_summary(path: Path, config) -> dict[str, Any] | None:
+    """The summary of this very run, if it has taken all its steps and drawn all its pictures.
 
     Raises:
-      InputError: a field that this version's config does not have.
+      InputError: the summary is that of another config; or steps were added to a finished run
+        whose checkpoints are gone.
     """
-    types_of = _types_of(kind)
-    unknown = fields.keys() - types_of.keys()
-    if unknown:
-        raise InputError(f"fields of another version of {kind.__name__}: {sorted(unknown)}.")
-    return kind(**{name: _convert(types_of[name], value) for name, value in fields.items()})
-
-
-def _types_of(kind: type) -> dict[str, Any]:
-    hints = typing.get_type_hints(kind)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
-
-
-def _parts_of_union(kind) -> dict[str, type]:
-    """The dataclasses of a union by their names; none where it is no union of them."""
-    parts = kind.__args__ if isinstance(kind, types.UnionType) else ()
-    return {part.__name__: part for part in parts if dataclasses.is_dataclass(part)}
-
-
-def _convert(kind, value):
-    if parts := _parts_of_union(kind):
-        fields = dict(value)
-        if (name := fields.pop("type", None)) not in parts:
-            raise InputError(f"{name} is of another version: one of {sorted(parts)} is expected.")
-        return from_dict(parts[name], fields)
-    if dataclasses.is_dataclass(kind):
-        return from_dict(kind, value)
-    if isinstance(kind, types.UnionType):
-        if value is None:
-            return None
-        return _convert(next(part for part in kind.__args__ if part is not types.NoneType), value)
-    if kind is Path:
-        return Path(value)
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _check(path: Path, experiment: str, config) -> None:
-    """Refuses a folder of something else, and a run with another config that has been saved."""
-    file = path / CONFIG
-    if not file.exists():
-        entries = (entry.name for entry in path.iterdir() if entry.suffix != ".part")
-        strangers = sorted(name for name in entries if name != ".lock")
-        if strangers:
+    if not (path / SUMMARY).exists():
+        return None
+    summary = read_json(path / SUMMARY)
+    if not isinstance(summary, dict) or "metrics" not in summary:
+        raise InputError(f"{path / SUMMARY} is not the summary of a run; was it edited by hand?")
+    before = from_dict(type(config), summary.get("config"))
+    require_same(path, before, config)
+    is_resumable = has_checkpoint(path)
+    if before.run.num_steps != config.run.num_steps:
+        if not is_resumable:
             raise InputError(
-                f"{path} is not empty and not the workdir of a run (it holds {strangers[0]!r}): "
-                "give another --workdir."
+                f"{path} holds a run that finished after {before.run.num_steps} steps, and its "
+                "checkpoints are gone: it cannot go on. Give another --workdir, or --overwrite to "
+                "start again there."
             )
-        return
-    before = read_json(file)
-    if before["experiment"] != experiment:
-        raise InputError(f"{path} holds a run of {before['experiment']}: give another --workdir.")
-    if not config.run.overwrite and _has_checkpoint(path):
-        _refuse_changes(path, from_dict(type(config), before["config"]), config)
+        return None
+    figures = [path / FIGURES / name for name in summary.get("figures", [])]
+    is_drawn = all(figure.is_file() and figure.stat().st_size for figure in figures)
+    return summary if is_drawn or not is_resumable else None
 
 
-def _has_checkpoint(path: Path) -> bool:
-    return any(entry.name.isdigit() for entry in (path / CHECKPOINTS).glob("*/*"))
+def require_same(path: Path, before, config) -> None:
+    """Refuses a config that is not that of the run in a workdir.
 
-
-def _refuse_changes(path: Path, before, config) -> None:
-    old, new = identity(before), identity(config)
-    changes = [
-        f"--{name} was {old.get(name)!r} and is {new.get(name)!r}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    ]
+    Raises:
+      InputError: names the fields that differ, with both values.
+    """
+    changes = changed_fields(before, config)
     if config.run.num_steps < before.run.num_steps and not config.run.evaluate_only:
         changes.append(
             f"--num-steps was {before.run.num_steps} and is {config.run.num_steps}: it can only "
@@ -235,9 +187,34 @@ def _refuse_changes(path: Path, before, config) -> None:
         )
 
 
+def has_checkpoint(path: Path) -> bool:
+    """Whether a workdir has a checkpoint of any group of seeds."""
+    return any(entry.name.isdigit() for entry in (path / CHECKPOINTS).glob("*/*"))
+
+
+def _check(path: Path, experiment: str, config) -> None:
+    """Refuses a folder of something else, and a run with another config that has been saved."""
+    if not (path / CONFIG).exists():
+        entries = (entry.name for entry in path.iterdir() if entry.suffix != PART)
+        strangers = sorted(name for name in entries if name != ".lock")
+        if strangers:
+            raise InputError(
+                f"{path} is not empty and not the workdir of a run (it holds {strangers[0]!r}): "
+                "give another --workdir."
+            )
+        return
+    if (found := read_record(path).experiment) != experiment:
+        raise InputError(f"{path} holds a run of {found}: give another --workdir.")
+    is_saved = has_checkpoint(path) or (path / SUMMARY).exists()
+    if is_saved and not config.run.overwrite:
+        require_same(path, read_config(path, type(config)), config)
+
+
 def _clear(path: Path) -> None:
     """Removes what a run writes besides its config, and nothing else."""
-    for file in (path / SUMMARY, path / METRICS, *path.glob("events.out.tfevents.*")):
-        file.unlink(missing_ok=True)
-    for folder in (path / CHECKPOINTS, path / FIGURES, path / PROFILE):
-        shutil.rmtree(folder, ignore_errors=True)
+    # the folder of checkpoints itself may be a link to another disk, and stays
+    groups = (path / CHECKPOINTS).glob("seed*")
+    events = path.glob("events.out.tfevents.*")
+    names = (SUMMARY, METRICS, FIGURES, PROFILE)
+    for each in (*groups, *events, *(path / name for name in names)):
+        remove(each)

@@ -87,8 +87,9 @@ def make_run(tmp_path):
     def make(name, preset, loss, seconds=0, **fields):
         folder = tmp_path / name
         folder.mkdir()
-        config = {"preset": preset, "config": {"dataset": "a", "parameters": 5} | fields}
-        (folder / CONFIG).write_text(json.dumps(config))
+        config = {"dataset": "a", "parameters": 5} | fields
+        record = {"experiment": "music", "preset": preset, "config": config}
+        (folder / CONFIG).write_text(json.dumps(record))
         (folder / METRICS).write_text(json.dumps({"seed": 0, "step": 1, "train_loss": loss}) + "\n")
         os.utime(folder / METRICS, (seconds, seconds))
         return folder
@@ -110,6 +111,17 @@ def test_runs_beside_are_those_of_the_same_data_and_size(make_run):
     for name, missing in (("no_rows", METRICS), ("no_config", CONFIG)):
         (make_run(name, "rnn", 6.0) / missing).unlink()
     assert losses_beside(this) == [("gru", 2.0), ("tcn", 1.0)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["null", "[]", "{}", '{"config": null}', '{"preset": 1, "config": {}}', "\xff", "[" * 9999],
+    ids=lambda content: content[:20],
+)
+def test_a_damaged_run_beside_is_left_out(make_run, content):
+    this, other = make_run("this", "tcn", 1.0), make_run("other", "gru", 2.0)
+    (other / CONFIG).write_bytes(content.encode("latin1"))
+    assert losses_beside(this) == [("tcn", 1.0)]
 
 
 def test_of_runs_of_a_preset_the_newest_counts_but_for_this_one(make_run):

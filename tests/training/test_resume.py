@@ -112,14 +112,43 @@ def test_a_damaged_checkpoint_is_set_aside(tmp_path, capfd):
     assert (store / f"{last}.unreadable").is_dir(), "nothing is lost"
 
 
+def some_state(seed: int, *shape: int) -> LoopState:
+    step, no = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
+    params = {"kernel": jax.random.normal(jax.random.key(seed), shape)}
+    train = TrainState(step, jax.random.key(0), params, (), (), {})
+    return LoopState(train, (), stopped=no, diverged=no)
+
+
+def test_one_flipped_bit_anywhere_in_a_checkpoint_is_seen(tmp_path, capfd):
+    store = Checkpoints(tmp_path)
+    for step in (1, 2):
+        store.save(step, some_state(step, 4, 8), {"resumed": 0})
+    store.close()
+    reader = Checkpoints(tmp_path, read_only=True)
+    flipped = [path for path in (tmp_path / "2").rglob("*") if path.is_file()]
+    assert len(flipped) > 5
+    for path in flipped:
+        content = path.read_bytes()
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :])
+        saved = reader.restore(some_state(0, 4, 8))
+        assert saved.step == 1, path
+        chex.assert_trees_all_equal(saved.state, some_state(1, 4, 8))
+        assert "is not as it was saved): going on from that of step 1" in capfd.readouterr().err
+        path.write_bytes(content)
+    assert reader.restore(some_state(0, 4, 8)).step == 2
+    for step in ("1", "2"):
+        (tmp_path / step / "state" / "manifest.ocdbt").unlink()
+    with pytest.raises(InputError, match="2 is damaged, or does not fit"):
+        reader.restore(some_state(0, 4, 8))
+    reader.close()
+
+
 # what orbax's threads were at when the disk was full may be said of them later, by the collector
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_full_disk_loses_nothing_that_was_saved(tmp_path):
     def state(seed: int) -> LoopState:
-        numbers = jax.random.normal(jax.random.key(seed), (512, 1024))  # 2 MB, not to be packed
-        step, no = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
-        train = TrainState(step, jax.random.key(0), {"kernel": numbers}, (), (), {})
-        return LoopState(train, (), stopped=no, diverged=no)
+        return some_state(seed, 512, 1024)  # 2 MB, not to be packed
 
     store = Checkpoints(tmp_path / "store")
     store.save(1, state(1), {"resumed": 0})
