@@ -110,6 +110,7 @@ class Checkpoints:
             except (ValueError, KeyError, TypeError, OSError) as error:
                 first_error = first_error or error
                 continue
+            self._require_same_config(restored["progress"])
             if first_error:
                 tqdm.write(
                     f"warning: the checkpoint {self.directory / str(max(steps))} cannot be read "
@@ -117,7 +118,6 @@ class Checkpoints:
                     file=sys.stderr,
                 )
                 self._set_aside_after(step)
-            self._require_same_config(restored["progress"])
             return Saved(step, restored["state"], restored["progress"])
         if first_error:
             raise InputError(
