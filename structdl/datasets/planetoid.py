@@ -5,10 +5,8 @@ embeddings", arXiv:1603.08861; the split and files are those of Kipf, Welling (2
 arXiv:1609.02907, Table 1.
 """
 
-import collections
 import itertools
 import os
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,11 +15,13 @@ import numpy as np
 import scipy.sparse
 import tensorflow_datasets as tfds
 
+from structdl.datasets.pickles import Unbuilt, read_pickle
 from structdl.datasets.prepare import RawFile, prepare, url_infos
-from structdl.errors import InputError, require_known
+from structdl.errors import InputError, require_at_most, require_known
 
 NUM_VALIDATION = 500
 NO_LABEL = -1
+MAX_SIZE = np.iinfo(np.int32).max  # of nodes and features, whose indices are int32
 
 # Size and SHA-256 of ind.<name>.<part>.
 _REGISTERED = {
@@ -198,23 +198,37 @@ def read_raw(paths: dict[str, Path]) -> Planetoid:
 
 def _read_features(path: Path) -> scipy.sparse.csr_matrix:
     """Reads a sparse float32 matrix [rows, features] with finite values."""
-    saved = _unpickle(path, _SavedMatrix)
+    saved = _read_pickle(path, dict)
     try:
-        parts = (saved.data.astype(np.float32), saved.indices, saved.indptr)
-        matrix = scipy.sparse.csr_matrix(parts, shape=saved._shape)
-        matrix.check_format(full_check=True)
-    except (AttributeError, TypeError, ValueError) as error:
+        matrix = _sparse_matrix(*(saved[part] for part in ("data", "indices", "indptr", "_shape")))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: no sparse matrix ({error})") from error
     if not np.isfinite(matrix.data).all():
         value = matrix.data[~np.isfinite(matrix.data)][0]
-        raise InputError(f"{path}: feature value {value}, all must be finite")
+        raise InputError(f"{path}: feature value {value}, all must be finite in float32")
+    return matrix
+
+
+def _sparse_matrix(data: Any, indices: Any, indptr: Any, shape: Any) -> scipy.sparse.csr_matrix:
+    """Checks what SciPy's C++ code takes on trust, and sums duplicate entries."""
+    for array, kinds in ((data, "biuf"), (indices, "iu"), (indptr, "iu")):
+        if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind not in kinds:
+            raise TypeError("expected data, indices and indptr to be arrays of numbers")
+    if type(shape) is not tuple or [*map(type, shape)] != [int, int]:
+        raise TypeError("expected a shape of two sizes")
+    if max(shape) > MAX_SIZE:
+        raise ValueError(f"shape {shape}, expected sizes of at most {MAX_SIZE}")
+    with np.errstate(over="ignore"):
+        values = data.astype(np.float32)
+    matrix = scipy.sparse.csr_matrix((values, indices, indptr), shape=shape)
+    matrix.check_format(full_check=True)
     matrix.sum_duplicates()
     return matrix
 
 
 def _read_labels(path: Path) -> np.ndarray:
     """Reads one-hot rows [rows, classes]."""
-    labels = _unpickle(path, np.ndarray)
+    labels = _read_pickle(path, np.ndarray)
     if labels.ndim != 2 or labels.dtype.kind not in "iuf":
         raise InputError(
             f"{path}: {labels.dtype} of shape {labels.shape}, expected [rows, classes]"
@@ -228,27 +242,35 @@ def _read_labels(path: Path) -> np.ndarray:
 def _read_test_index(path: Path, num_known: int) -> tuple[np.ndarray, int]:
     """Reads the numbers of the test nodes, which come after the others; also counts all nodes."""
     try:
-        test = np.array([int(line) for line in path.read_text("ascii").split()])
+        test = [int(line) for line in path.read_text("ascii").split()]
     except ValueError as error:
         raise InputError(f"{path}: {error}; expected one node index a line") from error
     _expect(path, "first test node", min(test, default=None), num_known)
-    _expect(path, "different nodes", len(set(test.tolist())), len(test))
-    return test, int(test.max()) + 1
+    _expect(path, "different nodes", len(set(test)), len(test))
+    if max(test) >= num_known + 2 * len(test):
+        raise InputError(
+            f"{path}: node {max(test)} is out of range: of the nodes from {num_known} on, at least "
+            f"half must be test nodes, and there are {len(test)}"
+        )
+    return np.array(test), max(test) + 1
 
 
 def _read_edges(path: Path, num_nodes: int) -> np.ndarray:
     """Reads {node: neighbours} into [num_edges, 2] int32: every undirected edge once."""
-    graph = _unpickle(path, dict)
-    try:
-        degrees = [len(neighbours) for neighbours in graph.values()]
-        senders = np.repeat(np.array(list(graph), np.int64), degrees)
-        receivers = np.fromiter(itertools.chain.from_iterable(graph.values()), np.int64)
-        edges = np.stack([senders, receivers], axis=1)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: expected lists of node indices ({error})") from error
-    wrong = edges[(edges < 0) | (edges >= num_nodes)]
-    if wrong.size:
-        raise InputError(f"{path}: node {wrong[0]} is out of range, 0 to {num_nodes - 1}")
+    graph = _read_pickle(path, dict)
+    if any(type(neighbours) is not list for neighbours in graph.values()):
+        raise InputError(f"{path}: expected lists of node indices")
+    degrees = [len(neighbours) for neighbours in graph.values()]
+    # One list may stand for the neighbours of many nodes; written out, a neighbour takes a byte.
+    require_at_most(f"{path}: number of neighbours", sum(degrees), path.stat().st_size)
+    neighbours = list(itertools.chain.from_iterable(graph.values()))
+    for node in (*graph, *neighbours):
+        if type(node) is not int:
+            raise InputError(f"{path}: expected lists of node indices, found a {type(node)}")
+        if not 0 <= node < num_nodes:
+            raise InputError(f"{path}: node {node} is out of range, 0 to {num_nodes - 1}")
+    senders = np.repeat(np.array(list(graph), np.int64), np.array(degrees, np.int64))
+    edges = np.stack([senders, np.array(neighbours, np.int64)], axis=1)
     return np.unique(np.sort(edges, axis=1), axis=0).astype(np.int32)
 
 
@@ -257,40 +279,24 @@ def _expect(path: Path, what: str, found: Any, expected: Any) -> None:
         raise InputError(f"{path}: {what}: found {found}, expected {expected}")
 
 
-def _unpickle(path: Path, expected_type: type) -> Any:
-    """Reads a pickle of Python 2 that may build arrays, sparse matrices and dicts of lists."""
-    try:
-        with path.open("rb") as file:
-            value = _RestrictedUnpickler(file, encoding="latin1").load()
-    except Exception as error:  # pickle does not say what it raises on bad bytes
-        raise InputError(f"{path}: no pickle of the Planetoid kind ({error})") from error
+def _read_pickle(path: Path, expected_type: type) -> Any:
+    """Reads a pickle of Python 2 that may hold arrays, a sparse matrix or a dict of lists."""
+    with path.open("rb") as file:
+        value = read_pickle(file, str(path), _CONSTRUCTORS)
     if not isinstance(value, expected_type):
         raise InputError(f"{path}: holds a {type(value)}, expected a {expected_type}")
     return value
 
 
-class _SavedMatrix:
-    """Takes the attributes of a pickled csr_matrix, which unpickling sets without any check."""
+def _state_of_matrix(state: Any) -> dict[str, Any]:
+    if type(state) is not dict:
+        raise TypeError("a sparse matrix without a dict of its arrays")
+    return state
 
 
 # Under the modules' names of that time.
 _CONSTRUCTORS = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-    ("scipy.sparse.csr", "csr_matrix"): _SavedMatrix,
-    ("collections", "defaultdict"): collections.defaultdict,
-    ("__builtin__", "list"): list,
+    "scipy.sparse.csr csr_matrix": lambda: Unbuilt(_state_of_matrix),
+    "collections defaultdict": lambda factory: {},
+    "__builtin__ list": None,
 }
-
-
-class _RestrictedUnpickler(pickle.Unpickler):
-    """A pickle can name any function to call; this one knows constructors of data only."""
-
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        try:
-            return _CONSTRUCTORS[module_name, global_name]
-        except KeyError:
-            raise pickle.UnpicklingError(
-                f"it names {module_name}.{global_name}, which is not called"
-            ) from None

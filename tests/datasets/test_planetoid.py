@@ -221,7 +221,7 @@ def test_malicious_pickle_is_refused_and_not_run(write, tmp_path, part, function
     }[function]
     content = dumps(Call(function, *arguments))
     raw_dir = write(small_graph()[0] | {part: content})
-    with pytest.raises(InputError, match=rf"ind.pubmed.{part}: .*names .*which is not called"):
+    with pytest.raises(InputError, match=rf"ind.pubmed.{part}: .*names .*which is not allowed"):
         planetoid.load("pubmed", raw_dir=raw_dir)
     assert not marker.exists()
     if function is not np.fromfile:
