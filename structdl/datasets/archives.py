@@ -7,15 +7,12 @@ the bytes of such zips differ, those of the members do not.
 import fnmatch
 import hashlib
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from structdl.datasets.unpacking import open_zip, read_member
 from structdl.errors import InputError
-
-# RuntimeError: a password is needed; NotImplementedError: another way of packing.
-_UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class RawMembers(NamedTuple):
@@ -38,31 +35,31 @@ class RawArchive(NamedTuple):
 
 def fault_of_archive(path: Path, archive: RawArchive) -> str | None:
     """What is wrong with a zip, in words; None if it has the registered members."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            faults = [_fault(file, members) for members in archive.members]
-    except FileNotFoundError:
+    if not path.exists():
         return "missing"
-    except _UNREADABLE as error:
-        return f"no zip that can be read ({error})"
+    try:
+        with open_zip(path) as file:
+            faults = [_fault(file, members) for members in archive.members]
+    except InputError as error:
+        return str(error).removeprefix(f"{path}: ")
     faults = [fault for fault in faults if fault]
     more = [f"and {len(faults) - 3} more"] if len(faults) > 3 else []
     return "; ".join(faults[:3] + more) or None
 
 
 def read_members(path: Path, archive: RawArchive) -> Iterator[tuple[str, bytes]]:
-    """Yields the registered members: names without folders, and contents; nothing is unpacked.
+    """Yields the registered members: names without folders, and contents; no file is written.
 
     Raises:
-      InputError: the zip cannot be read.
+      InputError: the zip cannot be read, or the number or size of its members is not as registered.
     """
-    try:
-        with zipfile.ZipFile(path) as file:
-            for members in archive.members:
-                for info in _find(file, members.pattern):
-                    yield PurePosixPath(info.filename).name, file.read(info)
-    except _UNREADABLE as error:
-        raise InputError(f"{path}: no zip that can be read ({error})") from error
+    with open_zip(path) as file:
+        for members in archive.members:
+            infos = _find(file, members.pattern)
+            if fault := _fault_of_sizes(infos, members):
+                raise InputError(f"{path}: {fault}")
+            for info in infos:
+                yield PurePosixPath(info.filename).name, read_member(file, info, members.size)
 
 
 def _find(file: zipfile.ZipFile, pattern: str) -> list[zipfile.ZipInfo]:
@@ -76,20 +73,26 @@ def _find(file: zipfile.ZipFile, pattern: str) -> list[zipfile.ZipInfo]:
 
 
 def _fault(file: zipfile.ZipFile, members: RawMembers) -> str | None:
-    found = _find(file, members.pattern)
-    # stated sizes first: zipfile reads no more bytes of a member than it states
-    counts = (len(found), sum(info.file_size for info in found))
-    if counts != (members.number, members.size):
-        return (
-            f"{members.pattern}: found {counts[0]} files of {counts[1]} bytes, expected "
-            f"{members.number} of {members.size}"
-        )
+    infos = _find(file, members.pattern)
+    # Stated sizes first: no more bytes than these are unpacked.
+    if fault := _fault_of_sizes(infos, members):
+        return fault
     digest = hashlib.sha256()
-    for info in found:
-        digest.update(file.read(info))
+    for info in infos:
+        digest.update(read_member(file, info, members.size))
     if digest.hexdigest() != members.sha256:
         return (
             f"{members.pattern}: altered, found sha256 {digest.hexdigest()}, expected "
             f"{members.sha256}"
         )
     return None
+
+
+def _fault_of_sizes(infos: list[zipfile.ZipInfo], members: RawMembers) -> str | None:
+    number, size = len(infos), sum(info.file_size for info in infos)
+    if (number, size) == (members.number, members.size):
+        return None
+    return (
+        f"{members.pattern}: found {number} files of {size} bytes, expected {members.number} of "
+        f"{members.size}"
+    )

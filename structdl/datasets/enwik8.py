@@ -74,11 +74,8 @@ def read_raw(path: Path) -> Text:
     Raises:
       InputError: no zip, a zip without the text, or a text too short for its parts.
     """
-    contents = dict(read_members(path, RAW_ARCHIVE))
-    ((name, *_),) = RAW_ARCHIVE.members
-    if name not in contents:
-        raise InputError(f"{path}: member {name} is missing")
-    content = np.frombuffer(contents[name], np.uint8)
+    ((name, content),) = read_members(path, RAW_ARCHIVE)
+    content = np.frombuffer(content, np.uint8)
     if len(content) <= 2 * HELD_OUT:
         raise InputError(
             f"{path}: {name} has {len(content)} bytes, expected more than {2 * HELD_OUT}, of which "

@@ -6,9 +6,8 @@ Hinton (2015), "A simple way to initialize recurrent networks of rectified linea
 arXiv:1504.00941, section 4.2.
 """
 
-import gzip
+import math
 import os
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +17,10 @@ import tensorflow_datasets as tfds
 
 from structdl.datasets.prepare import RawFile, prepare, url_infos
 from structdl.datasets.sequences import Splits
+from structdl.datasets.unpacking import read_gzip
 from structdl.errors import InputError
 
+MAX_UNPACKED_BYTES = 1 << 26  # of a file; the training images have 47 MB
 IMAGES_PER_EXAMPLE = 1000
 SIZES = (28, 14, 8)  # of a digit as a sequence
 
@@ -194,16 +195,12 @@ def read_raw(images_path: Path, labels_path: Path) -> Digits:
 
 
 def _read_idx(path: Path, *, num_dimensions: int) -> np.ndarray:
-    try:
-        with gzip.open(path) as file:
-            content = file.read()
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: no gzipped file that can be read ({error})") from error
+    content = read_gzip(path, MAX_UNPACKED_BYTES)
     magic, header = 2048 + num_dimensions, 4 * (1 + num_dimensions)
     numbers = np.frombuffer(content[:header].ljust(header, b"\0"), ">u4").tolist()
     if numbers[0] != magic:
         raise InputError(f"{path}: begins with {numbers[0]}, expected {magic} as idx files do")
-    size = int(np.prod(numbers[1:]))
+    size = math.prod(numbers[1:])
     if len(content) - header != size:
         raise InputError(f"{path}: {len(content) - header} bytes of values, expected {size}")
     return np.frombuffer(content, np.uint8, offset=header).reshape(numbers[1:])

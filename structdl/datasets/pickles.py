@@ -12,6 +12,7 @@ import io
 import math
 import os
 import pickletools
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -72,10 +73,12 @@ def read_pickle(
     source = _Bounded(file)
     machine = _Machine(_NUMPY | dict(constructors or {}), persistent_load, source.size)
     try:
-        for opcode, argument, _ in pickletools.genops(source):
-            if opcode.name not in _OPCODES:
-                raise ValueError(f"opcode {opcode.name} is not allowed")
-            _OPCODES[opcode.name](machine, argument)
+        # pickletools takes backslashes in a name for escapes, and Python warns of unknown ones.
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            for opcode, argument, _ in pickletools.genops(source):
+                if opcode.name not in _OPCODES:
+                    raise ValueError(f"opcode {opcode.name} is not allowed")
+                _OPCODES[opcode.name](machine, argument)
         return machine.stack.pop()
     except (ValueError, TypeError, LookupError, ArithmeticError) as error:
         raise InputError(f"{where}: no pickle that can be read ({error})") from error

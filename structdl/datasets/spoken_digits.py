@@ -208,7 +208,8 @@ def _read_wave(where: str, content: bytes) -> np.ndarray:
     try:
         with wave.open(io.BytesIO(content)) as file:
             found = (file.getnchannels(), 8 * file.getsampwidth(), file.getframerate())
-            samples = file.readframes(file.getnframes())
+            time = file.getnframes()
+            samples = file.readframes(time)
     except (wave.Error, EOFError) as error:
         raise InputError(f"{where}: no wave file ({error or 'it is too short'})") from error
     if found != (1, 16, SAMPLE_RATE):
@@ -216,4 +217,6 @@ def _read_wave(where: str, content: bytes) -> np.ndarray:
             f"{where}: {found[0]} channels of {found[1]} bits, {found[2]} samples a second; "
             f"expected 1 of 16 bits, {SAMPLE_RATE}"
         )
+    if len(samples) != 2 * time:
+        raise InputError(f"{where}: {len(samples)} bytes of samples, expected {2 * time}")
     return np.frombuffer(samples, "<i2").astype(np.int16)

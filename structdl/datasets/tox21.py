@@ -6,9 +6,8 @@ Bemis, Murcko (1996), "The properties of known drugs. 1. Molecular frameworks", 
 """
 
 import csv
-import gzip
+import io
 import os
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +16,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from structdl.datasets.prepare import RawFile, prepare, url_infos
-from structdl.errors import InputError
+from structdl.datasets.unpacking import read_gzip
+from structdl.errors import InputError, require_at_most
+
+MAX_UNPACKED_BYTES = 1 << 22  # of the table, which has 720 kB
+MAX_SMILES = 1000  # characters, since RDKit recurses over a molecule; Tox21 has 342 at most
 
 RAW_FILE = RawFile(
     "tox21_7831.csv.gz",
@@ -212,20 +215,19 @@ _LABELS = {"": NO_LABEL, "0": 0, "0.0": 0, "1": 1, "1.0": 1}
 def _read_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Yields the rows, each with the words that name its place."""
     try:
-        with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            found = reader.fieldnames or []
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
+        text = read_gzip(path, MAX_UNPACKED_BYTES).decode()
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        columns = reader.fieldnames or []
+        missing = [column for column in ("SMILES", *TASKS) if column not in columns]
+        if missing:
+            raise InputError(f"{path}: column {missing[0]} is missing, found {columns[:20]}")
+        for row in reader:
+            where = f"{path} line {reader.line_num}"
+            if None in row or None in row.values():
+                raise InputError(f"{where}: expected {len(columns)} values, as in line 1")
+            yield where, row
+    except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: no gzipped table that can be read ({error})") from error
-    missing = [column for column in ("SMILES", *TASKS) if column not in found]
-    if missing:
-        raise InputError(f"{path}: column {missing[0]} is missing, found {found}")
-    for line, row in rows:
-        where = f"{path} line {line}"
-        if None in row or None in row.values():
-            raise InputError(f"{where}: expected {len(found)} values, as in line 1")
-        yield where, row
 
 
 def _import_rdkit() -> tuple[Any, Any, Any]:
@@ -243,6 +245,7 @@ def _import_rdkit() -> tuple[Any, Any, Any]:
 def _parse(smiles: str, *, check_valence: bool) -> Any:
     """An RDKit molecule with at least one atom."""
     chem, base, _ = _import_rdkit()
+    require_at_most("number of characters of a SMILES", len(smiles), MAX_SMILES)
     with base.BlockLogs():  # or it prints to stderr what is wrong, and warnings
         molecule = chem.MolFromSmiles(smiles, sanitize=check_valence)
         if molecule is not None and not check_valence:

@@ -5,9 +5,9 @@ graphs", arXiv:2007.08663. The ten stratified folds are those of Xu et al. (2019
 are graph neural networks?", arXiv:1810.00826, Section 7.
 """
 
+import array
+import io
 import os
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -16,9 +16,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from structdl.datasets.prepare import RawFile, prepare, url_infos
-from structdl.errors import InputError, require_known
+from structdl.datasets.unpacking import open_zip, read_member
+from structdl.errors import InputError, require_at_most, require_known
 
-MAX_UNPACKED_BYTES = 1 << 30  # of the members that are read; the sets below have 10 MB at most
+MAX_UNPACKED_BYTES = 1 << 25  # of the members that are read; the sets below have 10 MB at most
+MAX_WIDTH = 1000  # values a line; the sets below have 29 at most
 
 # Size and SHA-256 of <name>.zip.
 _REGISTERED = {
@@ -195,8 +197,8 @@ def read_raw(path: Path, name: str) -> TUDataset:
       InputError: names the member, the line and the value that is wrong.
     """
     tables, where = {}, {part: f"{path}: {name}_{part}.txt" for part in _MEMBERS}
-    for part, text in _read_members(path, name).items():
-        tables[part] = _parse(where[part], text, *_MEMBERS[part])
+    for part, content in _read_members(path, name).items():
+        tables[part] = _parse(where[part], content, *_MEMBERS[part])
     owner = tables["graph_indicator"][:, 0] - 1
     _check_owner(where["graph_indicator"], owner, len(tables["graph_labels"]))
     _check_edges(where["A"], tables["A"], owner)
@@ -251,60 +253,64 @@ def _ranks(rows: np.ndarray) -> np.ndarray:
     return np.unique(rows[:, 0], return_inverse=True)[1]
 
 
-def _read_members(path: Path, name: str) -> dict[str, str]:
-    """The texts that a set is made of, by the part of their names."""
+def _read_members(path: Path, name: str) -> dict[str, bytes]:
+    """The contents that a set is made of, by the part of their names."""
     parts = {f"{name}_{part}.txt": part for part in _MEMBERS}
     members = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                place = PurePosixPath(member.filename)
-                if place.is_absolute() or ".." in place.parts or "\\" in member.filename:
-                    raise InputError(f"{path}: member {member.filename!r} is not inside a folder")
-                if place.name in parts:
-                    if parts[place.name] in members:
-                        raise InputError(f"{path}: two members are called {place.name}")
-                    members[parts[place.name]] = member
-            for part in _REQUIRED:
-                if part not in members:
-                    raise InputError(f"{path}: member {name}_{part}.txt is missing")
-            size = sum(member.file_size for member in members.values())
-            if size > MAX_UNPACKED_BYTES:
-                raise InputError(f"{path}: {size} bytes unpacked, at most {MAX_UNPACKED_BYTES}")
-            # zipfile reads no more bytes of a member than it states.
-            return {part: archive.read(member).decode() for part, member in members.items()}
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: a member is not text ({error})") from error
-    # RuntimeError: a password is needed, or another way of packing.
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: no zip that can be read ({error})") from error
+    with open_zip(path) as archive:
+        for member in archive.infolist():
+            place = PurePosixPath(member.filename)
+            if place.is_absolute() or ".." in place.parts or "\\" in member.filename:
+                raise InputError(f"{path}: member {member.filename!r} is not inside a folder")
+            if place.name in parts:
+                if parts[place.name] in members:
+                    raise InputError(f"{path}: two members are called {place.name}")
+                members[parts[place.name]] = member
+        for part in _REQUIRED:
+            if part not in members:
+                raise InputError(f"{path}: member {name}_{part}.txt is missing")
+        size = sum(member.file_size for member in members.values())
+        require_at_most(f"{path}: number of bytes unpacked", size, MAX_UNPACKED_BYTES)
+        return {
+            part: read_member(archive, member, MAX_UNPACKED_BYTES)
+            for part, member in members.items()
+        }
 
 
-def _parse(where: str, text: str, number: type, width: int | None) -> np.ndarray:
+def _parse(where: str, content: bytes, number: type, width: int | None) -> np.ndarray:
     """Reads lines of numbers between commas into [lines, width] int64 or float32."""
-    rows = []
-    for place, line in enumerate(text.rstrip().splitlines(), start=1):
-        try:
-            row = [number(value) for value in line.split(",")]
-        except ValueError:
-            raise InputError(
-                f"{where} line {place} is {line[:80]!r}, expected {width or 'some'} of type "
-                f"{number.__name__}"
-            ) from None
-        width = width or len(row)
-        if len(row) != width:
-            raise InputError(f"{where} line {place} has {len(row)} values, expected {width}")
-        rows.append(row)
+    # An array, since a list of lists takes fifty times the bytes of the text.
+    values, place = array.array("q" if number is int else "d"), 0
+    lines = io.TextIOWrapper(io.BytesIO(content.rstrip()), "utf-8")
     try:
-        with np.errstate(over="ignore"):
-            array = np.array(rows, np.int64 if number is int else np.float32)
+        for place, line in enumerate(lines, start=1):
+            width = _extend(values, f"{where} line {place}", line.rstrip("\n"), number, width)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where} is not text ({error})") from error
     except OverflowError as error:
         raise InputError(f"{where} holds a number of more than 64 bits") from error
-    array = array.reshape(len(rows), width or 0)
-    wrong = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    with np.errstate(over="ignore"):
+        rows = np.array(values, np.int64 if number is int else np.float32)
+    rows = rows.reshape(place, width or 0)
+    wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if wrong.size:
         raise InputError(f"{where} line {wrong[0] + 1} has a value that is not finite in float32")
-    return array
+    return rows
+
+
+def _extend(values: array.array, where: str, line: str, number: type, width: int | None) -> int:
+    """Appends the numbers of a line and returns how many they are, `width` where it is given."""
+    try:
+        row = [number(value) for value in line.split(",", width or MAX_WIDTH)]
+    except ValueError:
+        raise InputError(
+            f"{where} is {line[:80]!r}, expected {width or 'some'} of type {number.__name__}"
+        ) from None
+    if len(row) != (width or len(row)) or len(row) > MAX_WIDTH:
+        expected = width or f"at most {MAX_WIDTH}"
+        raise InputError(f"{where} has {len(row)} values, expected {expected}")
+    values.extend(row)
+    return len(row)
 
 
 def _check_owner(where: str, owner: np.ndarray, num_graphs: int) -> None:

@@ -87,6 +87,9 @@ def test_packing_and_folders_do_not_matter(tmp_path, folder, packing):
 def test_altered_members_are_named(tmp_path, change, fault):
     path = write_zip(tmp_path / "set.zip", FILES | change)
     assert re.match(fault, fault_of_archive(path, registered()))
+    if "altered" not in fault:
+        with pytest.raises(InputError, match=r"set.zip: \S+: found \d files of"):
+            list(read_members(path, registered()))
 
 
 def test_many_faults_are_counted(tmp_path):

@@ -146,6 +146,12 @@ IMAGES, LABELS = small_digits(4, 0)
             gzip.compress(struct.pack(">2I", 2049, 5) + b"abc", mtime=0),
             "labels.gz: 3 bytes of values, expected 5",
         ),
+        (
+            # 2^64, which is 0 in 64 bits
+            gzip.compress(struct.pack(">4I", 2051, 1 << 31, 1 << 31, 4), mtime=0),
+            idx(LABELS),
+            f"images.gz: 0 bytes of values, expected {1 << 64}",
+        ),
     ],
 )
 def test_wrong_files_are_named(tmp_path, images, labels, message):
@@ -154,6 +160,14 @@ def test_wrong_files_are_named(tmp_path, images, labels, message):
         path.write_bytes(content)
     with pytest.raises(InputError, match=message):
         mnist.read_raw(*paths)
+
+
+def test_unpacked_bytes_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(mnist, "MAX_UNPACKED_BYTES", 1000)
+    path = tmp_path / "images.gz"
+    path.write_bytes(idx(IMAGES))
+    with pytest.raises(InputError, match=r"images.gz: unpacks to more than 1000 bytes"):
+        mnist.read_raw(path, path)
 
 
 def test_missing_and_altered_raw_files_are_listed(write):

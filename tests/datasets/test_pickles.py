@@ -255,6 +255,8 @@ def test_other_dtypes_are_refused(kind):
         (b"\x82\x01", "opcode EXT1 is not allowed"),
         (MARK + b"ios\nsystem\n", "opcode INST is not allowed"),
         (b"\x96" + struct.pack("<Q", 1 << 40), "not allowed|bytes in a bytearray8"),
+        (b"cos\\\nsystem\n", "in string"),
+        (b"c\\q\nsystem\n", "names .q.system, which is not allowed"),
         (b"\x85", "a tuple of too few values"),
         (b"t", "pop from empty list"),
         (b"", "pop from empty list"),

@@ -46,7 +46,10 @@ def write_ptb(folders, monkeypatch):
     """Writes texts as the raw zip and registers its members as they are, or as others are."""
 
     def write(texts, folder="", registered=None):
-        contents = {name: text.encode() for name, text in (registered or texts).items()}
+        contents = {
+            name: text if isinstance(text, bytes) else text.encode()
+            for name, text in (registered or texts).items()
+        }
         members = tuple(
             RawMembers(name, 1, len(content), hashlib.sha256(content).hexdigest())
             for name, content in contents.items()
@@ -179,8 +182,7 @@ def test_unknown_level():
     ],
 )
 def test_wrong_members_are_named(folders, write_ptb, change, message):
-    write_ptb(PTB)
-    (folders / "ptb" / "ptb.zip").write_bytes(zipped(PTB | change))
+    write_ptb(PTB | change)
     with pytest.raises(InputError, match=message):
         penn_treebank.read_raw(folders / "ptb" / "ptb.zip", "word")
 

@@ -190,6 +190,7 @@ def test_small_table(write, capfd):
         ("C1CC", "line 3: SMILES 'C1CC' is no molecule"),
         ("nonsense", "line 3: SMILES 'nonsense' is no molecule"),
         ("", "line 3: SMILES '' is no molecule"),
+        ("C" * 1001, "line 3: number of characters of a SMILES is 1001: it must be at most 1000"),
         ("C(C)(C)(C)(C)C", "line 3: SMILES .* is no molecule"),
         ("c1cccc1", "line 3: SMILES 'c1cccc1' is no molecule"),
         (ALUMINIUM, "line 3: SMILES .* is no molecule"),
@@ -221,8 +222,8 @@ def test_wrong_smiles_is_named_without_the_check_of_valences(write, smiles):
         ([HEADER.replace("SMILES", "smile")], "column SMILES is missing, found .*'smile'"),
         ([HEADER.replace("SR-p53", "p53")], "column SR-p53 is missing"),
         ([""], "column SMILES is missing, found"),
-        (b"no gzip", "no gzipped table that can be read"),
-        (gzip.compress(b"a" * 999, mtime=0)[:-9], "no gzipped table that can be read"),
+        (b"no gzip", "no gzipped file that can be read"),
+        (gzip.compress(b"a" * 999, mtime=0)[:-9], "no gzipped file that can be read"),
         (gzip.compress(b"\xff\xfe\n", mtime=0), "no gzipped table that can be read"),
     ],
 )
@@ -230,6 +231,13 @@ def test_wrong_table_is_named(write, lines, message):
     need_rdkit()
     with pytest.raises(InputError, match=rf"tox21_7831.csv.gz:? {message}"):
         list(tox21.read_raw(write(lines)))
+
+
+def test_unpacked_bytes_are_bounded(write, monkeypatch):
+    need_rdkit()
+    monkeypatch.setattr(tox21, "MAX_UNPACKED_BYTES", 200)
+    with pytest.raises(InputError, match=r"csv.gz: unpacks to more than 200 bytes"):
+        list(tox21.read_raw(write([HEADER, *[row("C")] * 9])))
 
 
 def test_preparing_needs_rdkit(write, without_rdkit):

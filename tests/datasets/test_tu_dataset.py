@@ -198,9 +198,10 @@ def test_unknown_name():
         ("node_attributes", "1,2\n1,2\n1\n", "attributes.txt line 3 has 1 values, expected 2"),
         ("node_attributes", "1,2\n1,nan\n", "attributes.txt line 2 has a value .* not finite"),
         ("node_attributes", "1,2\n1,1e99\n", "_node_attributes.txt line 2 .* finite in float32"),
+        ("node_attributes", "1," * 1000 + "1\n", "line 1 has 1001 values, expected at most 1000"),
         ("A", None, "member MUTAG_A.txt is missing"),
         ("graph_labels", None, "member MUTAG_graph_labels.txt is missing"),
-        ("A", b"\xff\xfe1, 2\n", "a member is not text"),
+        ("A", b"\xff\xfe1, 2\n", "MUTAG_A.txt is not text"),
     ],
 )
 def test_wrong_parts_are_named(tmp_path, part, text, message):
@@ -234,7 +235,7 @@ def test_zip_bomb_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(tu_dataset, "MAX_UNPACKED_BYTES", 1 << 20)
     path = write_zip(tmp_path / "MUTAG.zip", PARTS | {"A": "1, 2\n" * (1 << 20)})
     assert path.stat().st_size < 1 << 17
-    with pytest.raises(InputError, match=r"\d+ bytes unpacked, at most 1048576"):
+    with pytest.raises(InputError, match=r"of bytes unpacked is \d+: it must be at most 1048576"):
         tu_dataset.read_raw(path, "MUTAG")
     # The same with a small size stated in both headers: no more than that is unpacked.
     content, size = path.read_bytes(), struct.pack("<I", 5 << 20)
