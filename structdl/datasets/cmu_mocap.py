@@ -10,7 +10,6 @@ and the form of Li, Zhang, Lee, Lee (2018), "Convolutional sequence to sequence 
 dynamics", arXiv:1805.00655.
 """
 
-import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ import tensorflow_datasets as tfds
 from structdl.datasets.archives import RawArchive, RawMembers, read_members
 from structdl.datasets.prepare import prepare
 from structdl.datasets.sequences import Splits
+from structdl.datasets.skeletons import parse_numbers
 from structdl.errors import InputError, require_at_least, require_known
 
 NUM_JOINTS = 38  # beside the place of the person
@@ -197,14 +197,9 @@ def parse_frames(content: bytes, where: str) -> np.ndarray:
     Raises:
       InputError: says `where`, and what is wrong.
     """
-    try:
-        rows = np.loadtxt(io.BytesIO(content), np.float32, delimiter=",", ndmin=2)
-    except ValueError as error:
-        raise InputError(f"{where}: {error}") from None
+    rows = parse_numbers(content, where, delimiter=",")
     if not len(rows) or rows.shape[1] != NUM_VALUES:
         raise InputError(
             f"{where} has {len(rows)} lines of {rows.shape[-1]} numbers: expected {NUM_VALUES}"
         )
-    if not np.isfinite(rows).all():
-        raise InputError(f"{where} has a number that is not finite")
     return rows[:, 3:].reshape(len(rows), NUM_JOINTS, 3)

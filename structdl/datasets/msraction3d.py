@@ -6,7 +6,6 @@ the others those to test on.
 Reference: Li, Zhang, Liu (2010), "Action recognition based on a bag of 3D points", CVPR workshops.
 """
 
-import io
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,13 @@ import tensorflow_datasets as tfds
 from structdl.datasets.archives import RawArchive, RawMembers, read_members
 from structdl.datasets.prepare import prepare
 from structdl.datasets.sequences import Splits
-from structdl.datasets.skeletons import Motion, motion_features, read_splits, require_validation
+from structdl.datasets.skeletons import (
+    Motion,
+    motion_features,
+    parse_numbers,
+    read_splits,
+    require_validation,
+)
 from structdl.errors import InputError
 
 ACTIONS = (
@@ -178,18 +183,13 @@ def parse_skeleton(content: bytes, where: str) -> np.ndarray:
     Raises:
       InputError: says `where`, and what is wrong.
     """
-    try:
-        rows = np.loadtxt(io.BytesIO(content), np.float32, ndmin=2)
-    except ValueError as error:
-        raise InputError(f"{where}: {error}") from None
+    rows = parse_numbers(content, where)
     num_joints = len(JOINTS)
     if rows.shape[1:] != (4,) or len(rows) % num_joints:
         raise InputError(
             f"{where} has {len(rows)} lines of {rows.shape[-1]} numbers: expected 4 numbers a line "
             f"and {num_joints} lines a frame"
         )
-    if not np.isfinite(rows).all():
-        raise InputError(f"{where} has a number that is not finite")
     positions = rows[:, :3].reshape(-1, num_joints, 3)
     seen = positions[(positions != 0).any(axis=(1, 2))]
     if not len(seen):

@@ -1,5 +1,7 @@
 """What the sets of moving skeletons share: their form, and their splits by who is seen."""
 
+import io
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -69,3 +71,20 @@ def as_skeletons(motions: Sequence[Motion], num_joints: int) -> Skeletons:
         return Skeletons(np.zeros((0, 1, num_joints, 3), np.float32), numbers, numbers, numbers)
     positions, labels, subjects = zip(*motions, strict=True)
     return Skeletons(*pad(positions), np.array(labels, np.int32), np.array(subjects, np.int32))
+
+
+def parse_numbers(content: bytes, where: str, *, delimiter: str | None = None) -> np.ndarray:
+    """A table of numbers, [lines, numbers a line], float32.
+
+    Raises:
+      InputError: says `where`, and what is wrong: a word that is not a number, lines of different
+        lengths, a number that is not finite in float32.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of no lines at all
+            rows = np.loadtxt(io.BytesIO(content), np.float32, delimiter=delimiter, ndmin=2)
+    except ValueError as error:
+        raise InputError(f"{where}: {str(error)[:200]}") from None
+    if not np.isfinite(rows).all():
+        raise InputError(f"{where} has a number that is not finite")
+    return rows

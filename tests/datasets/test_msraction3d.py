@@ -103,6 +103,8 @@ def test_frames_without_a_joint_are_left_out():
         (text_of(positions_of(1, 1, 1))[:-40], "a file"),  # cut off within a frame
         ("1 2 3\n" * 20, "20 lines of 3 numbers: expected 4 numbers a line and 20 lines a frame"),
         ("1 2 3 4\n" * 21, "a file has 21 lines of 4 numbers"),
+        ("# nothing\n", "a file has 0 lines of 1 numbers: expected 4 numbers a line"),
+        ("1 2 3 1e39\n" * 20, "a file has a number that is not finite"),
         ("1 2 3 nan\n" * 20, "a file has a number that is not finite"),
         ("0 0 0 1\n" * 20, "a file has no frame in which a joint was seen"),
         ("1 2 x 4\n" * 20, "a file: could not convert"),

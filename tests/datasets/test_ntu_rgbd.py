@@ -103,6 +103,10 @@ GOOD = lines_of([{7: frame} for frame in moving(0, 2)])
             lambda lines: [*lines[:4], "nan" + lines[4][lines[4].index(" ") :], *lines[5:]],
             r"line 5: a position that is not finite",
         ),
+        (
+            lambda lines: [*lines[:4], "1e39" + lines[4][lines[4].index(" ") :], *lines[5:]],
+            r"line 5: a position that is not finite in float32",
+        ),
         (lambda lines: [*lines[:4], "1 2 3", *lines[5:]], r"line 5: 3 numbers, expected 12"),
     ],
 )
