@@ -1,11 +1,12 @@
-"""A reader of pickles that builds plain data only, for bytes that nobody vouches for.
+"""Reader of pickles from untrusted sources, which builds plain data only.
 
-A pickle is a program for a stack machine. pickle.Unpickler with a find_class of its own limits what
-the program may name, not what it may do with it: the BUILD opcode hands any state to NumPy's dtypes
-and arrays, whose C code takes bytes for pointers where a dtype has an object field, and one PUT
-opcode makes a memo of gigabytes. This machine has the opcodes of data only, as pickletools reads
-them. Names are looked up in a table and never imported, the memo is a dict, and arrays are made
-from checked parts: nothing else exists that a pickle could reach.
+A pickle is a program for a stack machine. A subclass of pickle.Unpickler with its own find_class
+limits what the program may name but not what it may do: the BUILD opcode passes any state to the C
+code of NumPy's dtypes and arrays, which takes raw bytes for pointers where a dtype has an object
+field, and a single PUT opcode can allocate a memo of gigabytes. The machine here has the opcodes
+for data and no others; pickletools only splits the bytes into opcodes and arguments. Names are
+looked up in a table and never imported, the memo is a dict, and arrays are built from checked
+parts.
 """
 
 import io
@@ -29,15 +30,15 @@ _LARGEST_EMPTY = 1 << 20  # product of the other sizes of an array that has a si
 
 
 class Global(NamedTuple):
-    """A name in a pickle, such as "numpy ndarray"; calling it is the reader's business."""
+    """Name of a function or class in a pickle, such as "numpy ndarray"."""
 
     name: str
 
 
 class Unbuilt:
-    """Result of a constructor that needs a state: `build(state)` returns the value.
+    """Result of a constructor whose value is `build(state)`, once the pickle gives the state.
 
-    Every later use in the pickle sees the value.
+    Later references to it in the pickle give the value.
     """
 
     def __init__(self, build: Callable[[Any], Any]):
@@ -51,24 +52,25 @@ def read_pickle(
     *,
     persistent_load: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """Reads one pickle of protocol 2 to 5 from the file's position and stops right behind it.
+    """Reads one pickle of protocol 2 to 5 and leaves the file right behind it.
 
-    Values are numbers, str, bytes, tuples, lists, dicts with keys of int or str, and arrays of
-    plain numbers and bools; 8-bit strings of Python 2 are decoded as Latin-1. Arrays together take
-    no more bytes than the rest of the file. Lists and dicts may contain themselves or one object
-    many times: a reader that copies what they hold must bound the sum.
+    The value consists of numbers, strings, bytes, tuples, lists, dicts with int or str keys, and
+    arrays of plain numbers or bools. 8-bit strings of Python 2 are decoded as Latin-1. The arrays
+    together have no more bytes than the rest of the file. A list or dict may contain the same
+    object many times, or itself: code that copies the contents must bound the total.
 
     Args:
-      file: open and seekable; it may go on behind the pickle.
-      where: names the file in errors.
-      constructors: functions that the pickle may call besides NumPy's, by module and name with a
-        space between them, such as "collections OrderedDict". They get unchecked arguments and
-        must not copy them; they raise ValueError or TypeError. None is for what the pickle may
-        name and not call, and either one shows as a `Global` where it is an argument.
-      persistent_load: maps a persistent id to its value; by default persistent ids are refused.
+      file: open and seekable; other data may follow the pickle.
+      where: names the file in error messages.
+      constructors: functions that the pickle may call in addition to NumPy's, keyed by module and
+        name with a space between them, such as "collections OrderedDict". Their arguments are
+        unchecked; they should raise ValueError or TypeError for wrong ones and not copy large ones,
+        which a pickle can pass many times. None allows the name as an argument, not as a call.
+        As an argument, every name is a `Global`.
+      persistent_load: maps a persistent id to its value; None refuses persistent ids.
 
     Raises:
-      InputError: no pickle, or one that names or does anything else.
+      InputError: not a pickle, or one that contains anything else.
     """
     source = _Bounded(file)
     machine = _Machine(_NUMPY | dict(constructors or {}), persistent_load, source.size)
@@ -85,7 +87,7 @@ def read_pickle(
 
 
 class _Bounded:
-    """A file that is never asked for more bytes than it has: lengths in a pickle may lie."""
+    """File from which no read asks for more bytes than it has, since stated lengths may lie."""
 
     def __init__(self, file: io.BufferedIOBase):
         start = file.tell()
@@ -98,7 +100,7 @@ class _Bounded:
 
 
 class _Machine:
-    """The stack, the stacks below the last marks, and the memo."""
+    """Stack, stacks below each mark, and memo; methods are opcodes or parts of them."""
 
     def __init__(self, constructors: Mapping, persistent_load: Callable | None, size: int):
         self.constructors, self.persistent_load = constructors, persistent_load
@@ -143,7 +145,7 @@ class _Machine:
     def build(self, _: None) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         if type(target) is dict and type(state) is dict:
-            return  # attributes of an OrderedDict, which are no items
+            return  # attributes of an OrderedDict, such as torch's _metadata, are dropped
         _require(type(target) is Unbuilt and target.value is target, "a state of no object")
         self.stack[-1] = target.value = target.build(state)
         self.bytes_left -= getattr(target.value, "nbytes", 0)
@@ -158,7 +160,7 @@ class _Machine:
         self.stack[-1].extend(values)
 
     def update(self, items: list) -> None:
-        # Keys of other types may take forever to hash.
+        # Hashing a tuple of references to nested tuples takes exponential time.
         keys, target = items[::2], self.stack[-1]
         _require(type(target) is dict and len(items) % 2 == 0, "an item of no dict")
         _require({*map(type, keys)} <= {int, str}, "a key that is neither an int nor a string")
@@ -213,8 +215,8 @@ _OPCODES = {
 
 
 def _dtype(name: Any, align: Any, copy: Any) -> Unbuilt:
-    """A plain dtype, little-endian or of one byte until its state says otherwise."""
-    # A name of another type may take forever to hash.
+    """Plain dtype; the state gives its byte order."""
+    # The type comes first: see the keys of dicts above.
     _require(type(name) is str and name in _DTYPES, "a dtype that is not a plain number or bool")
 
     def build(state: Any) -> np.dtype:
@@ -230,7 +232,7 @@ def _dtype(name: Any, align: Any, copy: Any) -> Unbuilt:
 
 
 def _reconstruct(kind: Any, shape: Any, typecode: Any) -> Unbuilt:
-    """An array; its state replaces the shape and the typecode."""
+    """Array; the state gives its shape, dtype and bytes."""
     _require(kind == Global("numpy ndarray"), "an array of another class")
     return Unbuilt(_array)
 

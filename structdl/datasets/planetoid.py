@@ -233,7 +233,8 @@ def _read_labels(path: Path) -> np.ndarray:
         raise InputError(
             f"{path}: {labels.dtype} of shape {labels.shape}, expected [rows, classes]"
         )
-    wrong = np.flatnonzero(((labels != 0).sum(axis=1) != 1) | (labels.sum(axis=1) != 1))
+    is_one_hot = ((labels != 0).sum(axis=1) == 1) & (labels == 1).any(axis=1)
+    wrong = np.flatnonzero(~is_one_hot)
     if wrong.size:
         raise InputError(f"{path}: row {wrong[0]} is {labels[wrong[0]]}, expected one 1")
     return labels
@@ -266,7 +267,7 @@ def _read_edges(path: Path, num_nodes: int) -> np.ndarray:
     neighbours = list(itertools.chain.from_iterable(graph.values()))
     for node in (*graph, *neighbours):
         if type(node) is not int:
-            raise InputError(f"{path}: expected lists of node indices, found a {type(node)}")
+            raise InputError(f"{path}: expected node indices of type int, found a {type(node)}")
         if not 0 <= node < num_nodes:
             raise InputError(f"{path}: node {node} is out of range, 0 to {num_nodes - 1}")
     senders = np.repeat(np.array(list(graph), np.int64), np.array(degrees, np.int64))

@@ -251,6 +251,17 @@ def set_value(index, value):
         ("graph", set_value(4, [575]), "node 575 is out of range, 0 to 574"),
         ("graph", set_value(-1, [4]), "node -1 is out of range"),
         ("graph", set_value(4, 5), "expected lists of node indices"),
+        (
+            "graph",
+            set_value(4, [1.5]),
+            "node indices of type int, found a <class 'float'>",
+        ),
+        ("graph", set_value("a", [1]), "expected node indices of type int, found a <class 'str'>"),
+        ("graph", set_value(4, [1 << 70]), r"node \d+ is out of range, 0 to 574"),
+        # One list, written once, is the neighbours of many nodes.
+        ("graph", lambda g: g.update(dict.fromkeys(range(300), [1] * 300)), "of neighbours is 9"),
+        ("allx", lambda m: setattr(m, "_shape", (565, 1 << 40)), "no sparse matrix .shape"),
+        ("allx", lambda m: setattr(m, "indices", m.indices / 2), "no sparse matrix .expected data"),
     ],
 )
 def test_wrong_values_are_named(write, part, change, message):
@@ -264,10 +275,12 @@ def test_wrong_values_are_named(write, part, change, message):
     [
         ({"test.index": b"565\n566\nx\n"}, "test.index: invalid literal .* one node index a line"),
         ({"test.index": b"564\n566\n"}, "test.index: first test node: found 564, expected 565"),
+        ({"test.index": b"565\n9999999999999\n"}, "test.index: node 9999999999999 is out of range"),
         ({"test.index": b""}, "test.index: first test node: found None"),
         ({"test.index": b"565\n565\n"}, "test.index: different nodes: found 1, expected 2"),
         ({"test.index": b"565\n566\n"}, r"tx: shape: found \(8, 6\), expected \(2, 6\)"),
         ({"ty": np.eye(3)[[0] * 7]}, r"ty: shape: found \(7, 3\), expected \(8, 3\)"),
+        ({"ty": np.full((8, 3), 1e308)}, r"ty: row 0 is .*, expected one 1"),
         ({"y": small_graph()[0]["ally"][:66]}, "ally: 565 rows, 566 needed"),
         ({"y": np.arange(60)}, r"y: int64 of shape \(60,\)"),
         ({"graph": [1, 2]}, "graph: holds a <class 'list'>"),
