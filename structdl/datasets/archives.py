@@ -35,12 +35,12 @@ class RawArchive(NamedTuple):
 
 def fault_of_archive(path: Path, archive: RawArchive) -> str | None:
     """What is wrong with a zip, in words; None if it has the registered members."""
-    if not path.exists():
-        return "missing"
     try:
         with open_zip(path) as file:
             faults = [_fault(file, members) for members in archive.members]
     except InputError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return "missing"
         return str(error).removeprefix(f"{path}: ")
     faults = [fault for fault in faults if fault]
     more = [f"and {len(faults) - 3} more"] if len(faults) > 3 else []

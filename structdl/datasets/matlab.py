@@ -1,7 +1,8 @@
-"""A reader of MATLAB's files of version 5: matrices of numbers, and cells of them.
+"""Reader of MATLAB files of version 5 with numeric matrices and cell arrays of these.
 
-SciPy's reader descends into cells within cells until the C stack overflows, and allocates what a
-header states. This one descends once, and takes no more memory than the bytes that it has unpacked.
+scipy.io.loadmat recurses into nested cells until the C stack overflows, allocates whatever size a
+header states, and unpacks compressed elements without a bound. This reader goes one level deep, and
+its memory is proportional to the unpacked bytes, which are bounded.
 
 Reference: MathWorks, "MAT-File Format", version 5.
 """
@@ -36,22 +37,22 @@ _NUM_DIMENSIONS = 32
 
 
 class Matrix(NamedTuple):
-    """A variable, or a cell of one."""
+    """Variable of a file, or an element of a cell array."""
 
-    kind: str  # of _CLASSES
+    kind: str  # one of _CLASSES
     shape: tuple[int, ...]
-    values: np.ndarray | None  # numbers as they are stored, in `shape`; None for other kinds
-    cells: "list[Matrix]"  # of kind "cell", column by column; what lies in their own cells is left
+    values: np.ndarray | None  # numbers in their storage dtype; None for other kinds
+    cells: "list[Matrix]"  # of a cell array, column by column; cells inside cells are not read
 
 
 _EMPTY = Matrix("double", (0, 0), np.zeros((0, 0)), [])
 
 
 def read_matrices(path: Path, limit: int) -> dict[str, Matrix]:
-    """Reads the variables of a little-endian file that unpacks to at most `limit` bytes, by name.
+    """Returns the variables by name, of a little-endian file that unpacks to at most `limit` bytes.
 
     Raises:
-      InputError: no such file.
+      InputError: not such a file.
     """
     try:
         content = path.read_bytes()
@@ -68,7 +69,7 @@ def read_matrices(path: Path, limit: int) -> dict[str, Matrix]:
 
 
 def _unpacked(content: memoryview, limit: int) -> Iterator[tuple[int, memoryview]]:
-    """The elements of a file, those that are compressed being unpacked."""
+    """Yields the elements of a file, with the compressed ones unpacked."""
     for kind, element in _elements(content):
         if kind != _COMPRESSED:
             yield kind, element
@@ -84,12 +85,12 @@ def _unpacked(content: memoryview, limit: int) -> Iterator[tuple[int, memoryview
 
 
 def _elements(content: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Type and bytes of elements, which lie one after another; all but compressed ones padded."""
+    """Yields type and bytes of each element; all but compressed ones are padded to 8 bytes."""
     start = 0
     while start < len(content):
         kind, size = struct.unpack_from("<II", content, start)
         start += 8
-        if kind >> 16:  # both in four bytes, before at most four bytes of data
+        if kind >> 16:  # small format: type and size share four bytes, and the data has four
             kind, size, start = kind & 0xFFFF, kind >> 16, start - 4
         end = start + size
         if end > len(content):
@@ -99,7 +100,7 @@ def _elements(content: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def _matrix(content: memoryview, has_cells: bool) -> tuple[str, Matrix]:
-    """Name and value; `has_cells`: whether cells are read."""
+    """Returns name and value; `has_cells` says whether the cells of a cell array are read."""
     elements = _elements(content)
     flags, shape, name = (_numbers(elements) for _ in range(3))
     if (flags.dtype, flags.size, shape.dtype, name.dtype.kind) != ("<u4", 2, "<i4", "i"):
@@ -130,7 +131,7 @@ def _cell(kind: int, content: memoryview) -> Matrix:
 
 
 def _numbers(elements: Iterator[tuple[int, memoryview]]) -> np.ndarray:
-    """The next element."""
+    """Returns the next element as an array."""
     kind, content = next(elements, (0, b""))
     if kind not in _DTYPES:
         raise ValueError(f"numbers of type {kind}")

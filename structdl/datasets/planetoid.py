@@ -282,8 +282,11 @@ def _expect(path: Path, what: str, found: Any, expected: Any) -> None:
 
 def _read_pickle(path: Path, expected_type: type) -> Any:
     """Reads a pickle of Python 2 that may hold arrays, a sparse matrix or a dict of lists."""
-    with path.open("rb") as file:
-        value = read_pickle(file, str(path), _CONSTRUCTORS)
+    try:
+        with path.open("rb") as file:
+            value = read_pickle(file, str(path), _CONSTRUCTORS)
+    except OSError as error:
+        raise InputError(f"{path}: no pickle that can be read ({error.strerror})") from error
     if not isinstance(value, expected_type):
         raise InputError(f"{path}: holds a {type(value)}, expected a {expected_type}")
     return value
