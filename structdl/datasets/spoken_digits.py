@@ -211,7 +211,7 @@ def _read_wave(where: str, content: bytes) -> np.ndarray:
             time = file.getnframes()
             samples = file.readframes(time)
     except (wave.Error, EOFError, RuntimeError) as error:  # RuntimeError: a chunk beyond the end
-        raise InputError(f"{where}: no wave file ({error or 'it is too short'})") from error
+        raise InputError(f"{where}: no wave file ({str(error) or 'it is too short'})") from error
     if found != (1, 16, SAMPLE_RATE):
         raise InputError(
             f"{where}: {found[0]} channels of {found[1]} bits, {found[2]} samples a second; "
