@@ -14,6 +14,7 @@ from structdl.recurrent.grid_orders import State
 from structdl.recurrent.stacked import GRU, LSTM, RNN
 from structdl.recurrent.two_lstm import TwoLSTM
 from structdl.temporal.tcn import TCN, fold_weight_norm, init_state, tcn_params, tcn_step
+from structdl.training.ranges import AnyFloat, DropoutRate, PositiveInt
 from structdl.training.run import FREE
 
 
@@ -21,10 +22,10 @@ from structdl.training.run import FREE
 class RNNConfig:
     """A recurrent network of tanh units."""
 
-    hidden: int = 100
+    hidden: PositiveInt = 100
     """Units of each layer."""
-    num_layers: int = 1
-    dropout: float = 0.0
+    num_layers: PositiveInt = 1
+    dropout: DropoutRate = 0.0
     """Of what leaves each layer."""
 
 
@@ -32,10 +33,10 @@ class RNNConfig:
 class GRUConfig:
     """Gated recurrent units."""
 
-    hidden: int = 46
+    hidden: PositiveInt = 46
     """Units of each layer."""
-    num_layers: int = 1
-    dropout: float = 0.0
+    num_layers: PositiveInt = 1
+    dropout: DropoutRate = 0.0
     """Of what leaves each layer."""
 
 
@@ -43,12 +44,12 @@ class GRUConfig:
 class LSTMConfig:
     """Long short-term memory."""
 
-    hidden: int = 36
+    hidden: PositiveInt = 36
     """Units of each layer."""
-    num_layers: int = 1
-    dropout: float = 0.0
+    num_layers: PositiveInt = 1
+    dropout: DropoutRate = 0.0
     """Of what leaves each layer."""
-    forget_bias: float = 1.0
+    forget_bias: AnyFloat = 1.0
     """Where the forget gate's bias starts."""
 
 
@@ -56,11 +57,11 @@ class LSTMConfig:
 class TCNConfig:
     """A temporal convolutional network; level k has a dilation of 2^k."""
 
-    channels: int = 25
+    channels: PositiveInt = 25
     """Of each level."""
-    num_levels: int = 4
-    kernel_size: int = 5
-    dropout: float = 0.0
+    num_levels: PositiveInt = 4
+    kernel_size: PositiveInt = 5
+    dropout: DropoutRate = 0.0
     """After each convolution."""
     warn_beyond: bool = dataclasses.field(default=True, metadata=FREE)
     """Warn of a receptive field that is larger than the sequence, as the papers' own are."""
@@ -70,15 +71,15 @@ class TCNConfig:
 class GridLSTMConfig:
     """A 2-LSTM: a Grid LSTM over time and depth."""
 
-    hidden: int = 34
+    hidden: PositiveInt = 34
     """Units of each block along time, and as many along depth."""
-    num_layers: int = 3
+    num_layers: PositiveInt = 3
     """The extent of depth."""
     tied: bool = True
     """Whether all layers have the same weights."""
-    dropout: float = 0.0
+    dropout: DropoutRate = 0.0
     """Of what leaves the last layer."""
-    forget_bias: float = 1.0
+    forget_bias: AnyFloat = 1.0
     """Where the forget gates' biases start."""
 
 

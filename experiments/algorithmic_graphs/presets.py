@@ -7,6 +7,7 @@ import tyro
 
 from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
+from structdl.training.ranges import AnyFloat, PositiveInt
 from structdl.training.run import DataConfig, Run
 
 
@@ -14,11 +15,11 @@ from structdl.training.run import DataConfig, Run
 class GGNNConfig:
     """A gated graph neural network, all of whose layers share their weights."""
 
-    hidden: int = 16
+    hidden: PositiveInt = 16
     """The width of a node's state."""
-    head: tuple[int, ...] = ()
+    head: tuple[PositiveInt, ...] = ()
     """Widths of the tanh layers before the output."""
-    keep: float = 0.0
+    keep: AnyFloat = 0.0
     """Where the update gate's bias starts: the larger, the more of its state a node keeps."""
 
 
@@ -26,7 +27,7 @@ class GGNNConfig:
 class GCNConfig:
     """A graph convolutional network, each of whose layers has weights of its own."""
 
-    hidden: int = 16
+    hidden: PositiveInt = 16
     """The width of every layer."""
 
 
@@ -36,11 +37,11 @@ class Config:
 
     graphs: str = "babi15"
     """shortest_path, euler_circuit, far_colour, babi04, babi15, babi16 or babi18."""
-    num_train: int | None = None
+    num_train: PositiveInt | None = None
     """Graphs to train on; None means the task's own number."""
-    layers: int = 5
+    layers: PositiveInt = 5
     """How many edges information travels: the steps of a GGNN, the convolutions of a GCN."""
-    batch_size: int = 50
+    batch_size: PositiveInt = 50
     """Graphs in a batch."""
     model: GGNNConfig | GCNConfig = GGNNConfig()
     optimizer: OptimizerConfig = OptimizerConfig("adam", 0.01)

@@ -4,9 +4,12 @@ import dataclasses
 from typing import Annotated, Literal
 
 import tyro
+from annotated_types import Ge, Le
 
+from structdl.datasets.simulate_algorithmic import MAX_SYMBOLS
 from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
+from structdl.training.ranges import PositiveInt, in_range
 from structdl.training.run import DataConfig, Run
 
 
@@ -14,9 +17,9 @@ from structdl.training.run import DataConfig, Run
 class GridLSTMConfig:
     """Parity: a 1-LSTM along depth. Strings: a 2-LSTM over time and depth."""
 
-    hidden: int = 64
+    hidden: PositiveInt = 64
     """Units of each dimension."""
-    num_layers: int = 6
+    num_layers: PositiveInt = 6
     """The extent of depth."""
     tied: bool = True
     """Whether all layers have the same weights."""
@@ -26,9 +29,9 @@ class GridLSTMConfig:
 class FeedForwardConfig:
     """Parity alone: layers of tanh or rectified linear units."""
 
-    hidden: int = 64
+    hidden: PositiveInt = 64
     """Units of each layer."""
-    num_layers: int = 12
+    num_layers: PositiveInt = 12
     tied: bool = True
     """Whether all layers have the same weights."""
     activation: Literal["tanh", "relu"] = "tanh"
@@ -38,9 +41,9 @@ class FeedForwardConfig:
 class StackedLSTMConfig:
     """Strings alone: LSTM layers one upon another."""
 
-    hidden: int = 100
+    hidden: PositiveInt = 100
     """Units of each layer."""
-    num_layers: int = 1
+    num_layers: PositiveInt = 1
 
 
 ModelConfig = GridLSTMConfig | FeedForwardConfig | StackedLSTMConfig
@@ -52,16 +55,16 @@ class Config:
 
     problem: Literal["parity", "addition", "memorization"] = "parity"
     """Whether the number of ones is odd, the sum of two integers, or a string once more."""
-    length: int = 8
+    length: PositiveInt = 8
     """Bits (parity), digits of each integer (addition), or symbols (memorization)."""
-    num_train: int = 1_000_000
+    num_train: PositiveInt = 1_000_000
     """Samples to train on; 1000 others are drawn for validation, and 1000 for the test."""
     share: Literal["half", "any"] = "any"
     """Parity: of ones in the strings to train on; any share, or each bit a half."""
-    num_symbols: int = 64
+    num_symbols: in_range(int, Ge(1), Le(MAX_SYMBOLS)) = 64
     """Memorization: how many symbols there are to draw from."""
     model: ModelConfig = GridLSTMConfig()
-    batch_size: int = 100
+    batch_size: PositiveInt = 100
     """Samples a step."""
     optimizer: OptimizerConfig = OptimizerConfig("adam", 0.001)
     data: DataConfig = DataConfig()

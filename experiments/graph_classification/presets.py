@@ -7,6 +7,7 @@ import tyro
 
 from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
+from structdl.training.ranges import DropoutRate, NonNegativeInt, PositiveInt, Widths
 from structdl.training.run import DataConfig, Run
 
 
@@ -14,15 +15,15 @@ from structdl.training.run import DataConfig, Run
 class GINConfig:
     """A graph isomorphism network; every layer is read out."""
 
-    hidden: int = 32
+    hidden: PositiveInt = 32
     """The width of every layer."""
-    num_layers: int = 4
-    mlp_layers: int = 2
+    num_layers: PositiveInt = 4
+    mlp_layers: PositiveInt = 2
     """Dense layers of each perceptron."""
     train_epsilon: bool = False
     batch_norm: bool = True
     """After every dense layer."""
-    dropout: float = 0.5
+    dropout: DropoutRate = 0.5
     """Of each graph's vector."""
 
 
@@ -30,9 +31,9 @@ class GINConfig:
 class GCNConfig:
     """A graph convolutional network; the last layer is read out."""
 
-    hidden: tuple[int, ...] = (64, 64, 64)
+    hidden: Widths = (64, 64, 64)
     """Widths of the graph convolutions."""
-    dropout: float = 0.0
+    dropout: DropoutRate = 0.0
     """Of what enters each layer, and of each graph's vector."""
 
 
@@ -40,10 +41,10 @@ class GCNConfig:
 class GGNNConfig:
     """A gated graph neural network; each type of edge has a kernel of its own."""
 
-    hidden: int = 64
+    hidden: PositiveInt = 64
     """The width of the unit."""
-    num_steps: int = 4
-    dropout: float = 0.0
+    num_steps: NonNegativeInt = 4
+    dropout: DropoutRate = 0.0
     """Of the nodes' features, and of each graph's vector."""
 
 
@@ -59,7 +60,7 @@ class Config:
     edges from and to them."""
     nodes: Literal["plain", "marked"] = "plain"
     """Of marked_subgraphs: whether the mark is a feature of the nodes as well."""
-    batch_size: int = 32
+    batch_size: PositiveInt = 32
     """Graphs a step."""
     model: GINConfig | GCNConfig | GGNNConfig = GINConfig()
     optimizer: OptimizerConfig = OptimizerConfig("adam", 0.01)

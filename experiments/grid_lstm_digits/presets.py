@@ -8,6 +8,7 @@ import tyro
 
 from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
+from structdl.training.ranges import AnyFloat, DropoutRate, NonNegativeInt, PositiveInt
 from structdl.training.run import FREE, DataConfig, Run
 
 
@@ -15,19 +16,19 @@ from structdl.training.run import FREE, DataConfig, Run
 class ThreeLSTMConfig:
     """A 3-LSTM over rows, columns and depth, and a ReLU layer."""
 
-    hidden: int = 16
+    hidden: PositiveInt = 16
     """Units of each of the three dimensions."""
-    num_layers: int = 4
+    num_layers: PositiveInt = 4
     """Each begins at another corner, and has weights of its own."""
-    patch: int = 2
+    patch: PositiveInt = 2
     """Rows and columns of pixels in a patch."""
     depth: Literal["lstm", "relu"] = "lstm"
     """What is along the depth."""
-    rectified: int = 64
+    rectified: PositiveInt = 64
     """Units of the ReLU layer, which reads the states of all patches."""
-    dropout: float = 0.0
+    dropout: DropoutRate = 0.0
     """Of what enters and of what leaves the ReLU layer."""
-    forget_bias: float = 1.0
+    forget_bias: AnyFloat = 1.0
     """Where the forget gates' biases start."""
     squash_memory: bool = False
     """A hidden state sigmoid(o) tanh(memory), the usual form, in place of the paper's."""
@@ -43,12 +44,12 @@ class Config:
 
     dataset: Literal["drawn", "mnist"] = "drawn"
     """Digits drawn by a program, or handwritten."""
-    size: int = 8
+    size: PositiveInt = 8
     """Rows and columns of pixels: 28, 14 or 8."""
     model: ThreeLSTMConfig = ThreeLSTMConfig()
-    shift: int = 0
+    shift: NonNegativeInt = 0
     """Training images are moved by up to so many pixels, anew in each step."""
-    batch_size: int = 64
+    batch_size: PositiveInt = 64
     """Digits a step."""
     optimizer: OptimizerConfig = OptimizerConfig("adam", 0.003, clip_norm=1.0)
     data: DataConfig = DataConfig()

@@ -7,6 +7,7 @@ import tyro
 
 from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
+from structdl.training.ranges import DropoutRate, NonNegativeInt, PositiveInt, Widths
 from structdl.training.run import DataConfig, Run
 
 
@@ -15,18 +16,18 @@ class ModelConfig:
     """GraphSAGE on sampled neighbourhoods."""
 
     aggregator: Literal["gcn", "mean", "max_pool", "mean_pool", "lstm"] = "mean"
-    hidden: tuple[int, ...] = (128, 128)
+    hidden: Widths = (128, 128)
     """Widths of the layers; the node and its neighbours side by side are twice as wide, but for
     gcn."""
-    fan_outs: tuple[int, ...] = (25, 10)
+    fan_outs: Widths = (25, 10)
     """Neighbours drawn per layer, first layer first: the last number is drawn around the batch."""
     replace: bool = False
     """Whether a neighbour may be drawn twice."""
     normalize: Literal["every", "last", "never"] = "last"
     """Whose rows get length 1; last is the authors' code, every the paper's Algorithm 1."""
-    aggregator_features: int = 128
+    aggregator_features: PositiveInt = 128
     """The width of the pool or of the LSTM."""
-    dropout: float = 0.0
+    dropout: DropoutRate = 0.0
     """Of what enters each layer and the classifier."""
 
 
@@ -36,10 +37,10 @@ class Config:
 
     dataset: str = "block-model-large"
     """block-model-small, block-model-large, cora, citeseer or pubmed."""
-    batch_size: int = 512
+    batch_size: PositiveInt = 512
     """Training nodes in a step."""
-    eval_batch_size: int = 512
-    eval_nodes: int = 0
+    eval_batch_size: PositiveInt = 512
+    eval_nodes: NonNegativeInt = 0
     """Nodes of validation, and of test, that are evaluated, drawn once; 0 for all of them."""
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig("adam", 0.01)

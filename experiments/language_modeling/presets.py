@@ -17,6 +17,7 @@ from experiments.sequence_model import (
 from experiments.sequence_presets import BAI, run_of, system_of
 from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
+from structdl.training.ranges import DropoutRate, NonNegativeFloat, NonNegativeInt, PositiveInt
 from structdl.training.run import FREE, DataConfig, Run
 
 
@@ -27,26 +28,26 @@ class Config:
     dataset: str = "simple_sentences"
     """simple_sentences, tiny_shakespeare, ptb_characters, ptb_words or enwik8."""
     model: SequenceConfig = GRUConfig(72)
-    parameters: int = 20_000
+    parameters: NonNegativeInt = 20_000
     """What the model must have, within 5 %, without embedding and read-out; 0 for any number."""
-    embedding: int = 16
+    embedding: PositiveInt = 16
     """Features of a symbol."""
-    embedding_dropout: float = 0.0
+    embedding_dropout: DropoutRate = 0.0
     """Of the features of each symbol that is read."""
     tied: bool = False
     """Whether the softmax compares with the embedding, or has weights of its own."""
-    batch_size: int = 16
+    batch_size: PositiveInt = 16
     """Stretches of text a step."""
-    stretch: int = 50
+    stretch: PositiveInt = 50
     """Symbols of each whose next one counts in the loss."""
-    context: int = 25
+    context: NonNegativeInt = 25
     """Symbols of each that come before these and do not count."""
-    sequence: int = 0
+    sequence: NonNegativeInt = 0
     """Symbols of sequences that training reads in order, a stretch a step, its state carried from
     one to the next; their first has no context. 0: stretches that do not follow one another."""
     prompt: str = dataclasses.field(default="", metadata=FREE)
     """After which sample.txt is written; by default the beginning of the test part."""
-    temperature: float = dataclasses.field(default=0.7, metadata=FREE)
+    temperature: NonNegativeFloat = dataclasses.field(default=0.7, metadata=FREE)
     """At which it is written: 1 draws as the model predicts, 0 takes the likeliest symbol."""
     optimizer: OptimizerConfig = OptimizerConfig("adam", 0.005, clip_norm=1.0)
     data: DataConfig = DataConfig()

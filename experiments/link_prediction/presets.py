@@ -7,6 +7,13 @@ import tyro
 
 from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
+from structdl.training.ranges import (
+    DropoutRate,
+    NonNegativeFloat,
+    PositiveInt,
+    ShareBelowOne,
+    Widths,
+)
 from structdl.training.run import DataConfig, Run
 
 
@@ -15,15 +22,15 @@ class AutoEncoderConfig:
     """A graph auto-encoder; it learns from a part of the edges."""
 
     variational: bool = False
-    hidden: int = 32
+    hidden: PositiveInt = 32
     """The width of the first graph convolution."""
-    features: int = 16
+    features: PositiveInt = 16
     """The width of the embeddings."""
-    dropout: float = 0.0
+    dropout: DropoutRate = 0.0
     """Of what enters each layer, the features included."""
-    validation: float = 0.05
+    validation: ShareBelowOne = 0.05
     """The share of the edges that is held out for validation."""
-    test: float = 0.10
+    test: ShareBelowOne = 0.10
     """The share of the edges that is held out for the test."""
 
 
@@ -31,16 +38,16 @@ class AutoEncoderConfig:
 class SageConfig:
     """GraphSAGE trained on random walks; it learns from all edges, and from no label."""
 
-    hidden: tuple[int, ...] = (128, 128)
+    hidden: Widths = (128, 128)
     """The width of each layer; embeddings have twice the last."""
     aggregator: Literal["gcn", "mean", "max_pool", "mean_pool"] = "mean"
-    dropout: float = 0.0
+    dropout: DropoutRate = 0.0
     """Of what enters each layer, the features included."""
-    walk_length: int = 5
+    walk_length: PositiveInt = 5
     """Steps of the walk from each node; a node is drawn to all that its walk meets."""
-    num_negatives: int = 20
+    num_negatives: PositiveInt = 20
     """Nodes, drawn at each step, that every node is pushed away from."""
-    negative_weight: float = 5.0
+    negative_weight: NonNegativeFloat = 5.0
     """Q, what they weigh together."""
 
 

@@ -17,20 +17,28 @@ from structdl.graphs.ggnn import GGNN
 from structdl.graphs.graph import Graph, add_self_loops
 from structdl.graphs.sage import GraphSAGE
 from structdl.graphs.spectral import SpectralNet, laplacian_eigenvectors
+from structdl.training.ranges import (
+    DropoutRate,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Widths,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class GCNConfig:
     """A graph convolutional network."""
 
-    hidden: tuple[int, ...] = (16,)
+    hidden: Widths = (16,)
     """Widths of the hidden graph convolutions."""
     activation: Literal["relu", "tanh"] = "relu"
-    dropout: float = 0.5
+    dropout: DropoutRate = 0.5
     """Of what enters each layer, the features included."""
     head: Literal["convolution", "dense"] = "convolution"
     """The classifier: a last graph convolution, or a dense layer."""
-    l2: float = 5e-4
+    l2: NonNegativeFloat = 5e-4
     """The penalty on the first layer's kernel W is l2 * |W|^2 / 2."""
 
 
@@ -38,13 +46,13 @@ class GCNConfig:
 class ChebyshevConfig:
     """A network of Chebyshev filters."""
 
-    hidden: tuple[int, ...] = (16,)
+    hidden: Widths = (16,)
     """Widths of the hidden convolutions."""
-    order: int = 2
+    order: NonNegativeInt = 2
     """The largest power of the Laplacian, K."""
-    dropout: float = 0.5
+    dropout: DropoutRate = 0.5
     """Of what enters each layer, the features included."""
-    l2: float = 5e-4
+    l2: NonNegativeFloat = 5e-4
     """The penalty on the first layer's kernels W is l2 * |W|^2 / 2."""
 
 
@@ -52,17 +60,17 @@ class ChebyshevConfig:
 class GATConfig:
     """A graph attention network."""
 
-    hidden: tuple[int, ...] = (8,)
+    hidden: Widths = (8,)
     """Features of a head in each hidden layer."""
-    heads: int = 8
+    heads: PositiveInt = 8
     """Heads of a hidden layer, concatenated."""
-    output_heads: int = 1
+    output_heads: PositiveInt = 1
     """Heads of the last layer, averaged."""
-    dropout: float = 0.6
+    dropout: DropoutRate = 0.6
     """Of what enters each layer, the features included, and of the attention weights."""
     drop_values: bool = True
     """Whether the projected features are dropped out too, as in the authors' code."""
-    l2: float = 5e-4
+    l2: NonNegativeFloat = 5e-4
     """The penalty is l2 * |W|^2 / 2 over all parameters but biases."""
 
 
@@ -70,20 +78,20 @@ class GATConfig:
 class GraphSAGEConfig:
     """GraphSAGE on the whole graph."""
 
-    hidden: tuple[int, ...] = (16,)
+    hidden: Widths = (16,)
     """Widths of the hidden layers; concatenation doubles them."""
     aggregator: Literal["gcn", "mean", "max_pool", "mean_pool", "lstm"] = "mean"
     combine: Literal["concat", "sum"] = "concat"
     """How a node is joined with its neighbours in the hidden layers."""
     normalize: Literal["every", "last", "never"] = "never"
     """Which hidden layers' rows get length 1."""
-    aggregator_features: int | None = 64
+    aggregator_features: PositiveInt | None = 64
     """Width of the dense layer before a pool, or of the LSTM."""
-    max_neighbours: int = 32
+    max_neighbours: PositiveInt = 32
     """Of a node, for the LSTM; of more, so many are drawn once."""
-    dropout: float = 0.5
+    dropout: DropoutRate = 0.5
     """Of what enters each layer, the features included."""
-    l2: float = 5e-4
+    l2: NonNegativeFloat = 5e-4
     """The penalty is l2 * |W|^2 / 2 over all parameters but biases."""
 
 
@@ -91,13 +99,13 @@ class GraphSAGEConfig:
 class GGNNConfig:
     """A gated graph neural network; the features are projected to its width first."""
 
-    hidden: int = 32
+    hidden: PositiveInt = 32
     """Width of the recurrent unit."""
-    num_steps: int = 2
+    num_steps: NonNegativeInt = 2
     """Steps of the recurrence: how far a node sees."""
-    dropout: float = 0.5
+    dropout: DropoutRate = 0.5
     """Of the features, and of what enters the classifier."""
-    l2: float = 5e-4
+    l2: NonNegativeFloat = 5e-4
     """The penalty is l2 * |W|^2 / 2 over all parameters but biases."""
 
 
@@ -105,15 +113,15 @@ class GGNNConfig:
 class SpectralConfig:
     """A network of convolutions in the graph's Fourier domain."""
 
-    channels: int = 16
+    channels: PositiveInt = 16
     """How many the features are projected to first."""
-    hidden: tuple[int, ...] = (16,)
+    hidden: Widths = (16,)
     """Widths of the hidden convolutions."""
-    num_control_points: int | None = 8
+    num_control_points: PositiveInt | None = 8
     """Of each filter, a spline over the frequencies; None gives each frequency a factor."""
-    dropout: float = 0.5
+    dropout: DropoutRate = 0.5
     """Of the features, and of what enters each convolution."""
-    l2: float = 5e-4
+    l2: NonNegativeFloat = 5e-4
     """The penalty is l2 * |W|^2 / 2 over all parameters but biases."""
 
 
@@ -121,7 +129,7 @@ class SpectralConfig:
 class LabelPropagationConfig:
     """Labels that spread along the edges; nothing is trained."""
 
-    num_iterations: int = 200
+    num_iterations: NonNegativeInt = 200
     """How often each node becomes the mean of its neighbours."""
     class_mass: bool = True
     """Whether each class is scaled to the share that it has of the given labels."""
@@ -131,17 +139,17 @@ class LabelPropagationConfig:
 class DeepWalkConfig:
     """Skip-gram embeddings of random walks, then a linear classifier on them."""
 
-    features: int = 128
+    features: PositiveInt = 128
     """Width of an embedding."""
-    num_walks: int = 128
+    num_walks: PositiveInt = 128
     """Walks of a step, from nodes drawn by chance."""
-    length: int = 40
+    length: PositiveInt = 40
     """Steps of a walk."""
-    window: int = 10
+    window: PositiveInt = 10
     """How far apart on a walk two nodes are still pulled together."""
-    num_negatives: int = 5
+    num_negatives: PositiveInt = 5
     """Nodes that a pair is pushed from."""
-    classifier_l2: float = 1e-2
+    classifier_l2: PositiveFloat = 1e-2
     """The classifier's penalty, see fit_linear_classifier."""
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import tyro
+from annotated_types import Ge, Gt, Lt
 
 from experiments.optimizer_comparison.landscape_runs import NAME as LANDSCAPES, landscape_workload
 from experiments.optimizer_comparison.report import REPORT, SCORES, scores_table, write_report
@@ -22,6 +23,7 @@ from structdl.errors import InputError
 from structdl.files import fill_whole, read_json
 from structdl.training import ledger
 from structdl.training.cli import device, mendable, versions
+from structdl.training.ranges import PositiveInt, check_ranges, in_range
 from structdl.training.run import DataConfig
 from structdl.training.runtime import keep_compiled_programs, keep_freed_memory
 from structdl.training.update_rules import UPDATE_RULES
@@ -41,13 +43,13 @@ class Config:
     """Any of optax. The five have the options of their equations, others optax's defaults."""
     search: tuple[str, ...] = ()
     """OPTIMIZER.HYPERPARAMETER=LOW:HIGH; by default the learning rate, from 1e-5 to 10."""
-    trials: int = 15
+    trials: PositiveInt = 15
     """Of each optimizer on each problem."""
-    num_seeds: int = 5
+    num_seeds: PositiveInt = 5
     """At the setting that validation chose, the same ones for all optimizers."""
-    search_seed: int = 0
+    search_seed: in_range(int, Ge(0), Lt(2**32)) = 0
     """Of the quasi-random sequence of trials."""
-    target: float = 0.02
+    target: in_range(float, Gt(0), Lt(1)) = 0.02
     """The part of the way back from the best loss to the start that still counts as solved."""
     data: DataConfig = DataConfig()
     workdir: Path | None = None
@@ -77,13 +79,12 @@ def compare(config: Config) -> Path:
       InputError: see `parse_spaces`, `task_workload`, `run_study`; a target out of its range; a
         report's name that is a path.
     """
+    check_ranges(config)
     keep_compiled_programs()
     keep_freed_memory()
     if config.record:
         _require_name(config.record)
         ledger.require_clean_tree(HERE)
-    if not 0 < config.target < 1:
-        raise InputError(f"--target is {config.target}: give a part of the way, between 0 and 1.")
     spaces = parse_spaces(config.optimizers, config.search)
     workloads = [_workload(words, config.data) for words in dict.fromkeys(config.tasks)]
     if not workloads:

@@ -16,6 +16,7 @@ from experiments.sequence_model import (
 from experiments.sequence_presets import BAI, NAMES, run_of, system_of
 from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
+from structdl.training.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
 from structdl.training.run import DataConfig, Run
 
 
@@ -26,13 +27,13 @@ class Config:
     dataset: str = "chord_progressions"
     """chord_progressions, jsb_chorales, nottingham, muse_data or piano_midi."""
     model: SequenceConfig = GRUConfig()
-    parameters: int = 18_500
+    parameters: NonNegativeInt = 18_500
     """What the model must have, within 5 %, its read-out not counted; 0 for any number."""
-    batch_size: int = 16
+    batch_size: PositiveInt = 16
     """Pieces a step."""
-    max_time: int = 256
+    max_time: PositiveInt = 256
     """Of a longer piece a step sees a stretch of this length, drawn at random."""
-    weight_noise: float = 0.0
+    weight_noise: NonNegativeFloat = 0.0
     """Standard deviation of what is added to every parameter in each training step."""
     optimizer: OptimizerConfig = OptimizerConfig("rmsprop", 0.001, clip_norm=1.0)
     data: DataConfig = DataConfig()

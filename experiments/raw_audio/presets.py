@@ -15,6 +15,7 @@ from experiments.sequence_model import (
 from experiments.sequence_presets import run_of, system_of
 from structdl.training.experiment import Preset
 from structdl.training.optimizers import OptimizerConfig
+from structdl.training.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
 from structdl.training.run import DataConfig, Run
 
 
@@ -25,17 +26,17 @@ class Config:
     dataset: str = "decaying_tones"
     """decaying_tones or spoken_digits."""
     model: SequenceConfig = GRUConfig(71)
-    parameters: int = 20_000
+    parameters: NonNegativeInt = 20_000
     """What the model must have, within 5 %, its read-out not counted; 0 for any number."""
-    components: int = 20
+    components: PositiveInt = 20
     """Gaussians in the mixture that a step predicts by."""
-    max_samples: int = 6020
+    max_samples: PositiveInt = 6020
     """Of a longer recording the beginning is kept."""
-    batch_size: int = 16
+    batch_size: PositiveInt = 16
     """Recordings a step."""
-    max_steps: int = 100
+    max_steps: PositiveInt = 100
     """Of a longer recording a training step sees a stretch of so many steps, drawn at random."""
-    weight_noise: float = 0.0
+    weight_noise: NonNegativeFloat = 0.0
     """Standard deviation of what is added to every parameter in each training step."""
     optimizer: OptimizerConfig = OptimizerConfig("adam", 0.003, clip_norm=1.0)
     data: DataConfig = DataConfig()

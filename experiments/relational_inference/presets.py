@@ -4,9 +4,11 @@ import dataclasses
 from typing import Annotated, Literal
 
 import tyro
+from annotated_types import Ge
 
 from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
+from structdl.training.ranges import NonNegativeInt, PositiveFloat, PositiveInt, in_range
 from structdl.training.run import DataConfig, Run
 
 
@@ -18,27 +20,27 @@ class NRIConfig:
     """Reads a trajectory as one vector, or by convolutions over its time."""
     decoder: Literal["markov", "recurrent"] = "markov"
     """Predicts from the present state alone, or remembers."""
-    encoder_hidden: int = 64
+    encoder_hidden: PositiveInt = 64
     """Units of the encoder's layers."""
-    decoder_hidden: int = 64
+    decoder_hidden: PositiveInt = 64
     """Units of the decoder's layers, which cost more."""
-    num_types: int = 2
+    num_types: in_range(int, Ge(2)) = 2
     """How many types of edges there are to choose from."""
     skip_first: bool = False
     """Type 0 sends nothing: there is no edge."""
-    prior: tuple[float, ...] = ()
+    prior: tuple[PositiveFloat, ...] = ()
     """Of the types; by default all are as likely."""
-    temperature: float = 0.5
+    temperature: PositiveFloat = 0.5
     """Of the samples of edge types in training."""
     hard: bool = False
     """Samples are one-hot, with the gradient of the relaxed ones."""
-    prediction_steps: int = 10
+    prediction_steps: PositiveInt = 10
     """How many states are predicted from a true one."""
-    stretches: int = 0
+    stretches: NonNegativeInt = 0
     """So many stretches of a trajectory are predicted in a step of training; 0 takes all."""
-    burn_in: int = 0
+    burn_in: NonNegativeInt = 0
     """Recurrent: how many first states are given to it."""
-    variance: float = 5e-5
+    variance: PositiveFloat = 5e-5
     """Of predicted states, in the units of the scaled ones."""
     likelihood: Literal["normal", "laplace"] = "normal"
     """Of predicted states; with laplace, states that cannot be predicted count less."""
@@ -50,7 +52,7 @@ class SupervisedConfig:
 
     encoder: Literal["mlp", "cnn"] = "mlp"
     """As of nri."""
-    hidden: int = 64
+    hidden: PositiveInt = 64
     """Units of all layers."""
 
 
@@ -63,7 +65,7 @@ class CorrelationConfig:
 class LSTMConfig:
     """An LSTM that predicts each object by itself: correlations of its last states."""
 
-    hidden: int = 64
+    hidden: PositiveInt = 64
     """Units of the one layer."""
 
 
@@ -76,16 +78,16 @@ class Config:
 
     dataset: Literal["springs", "charged", "kuramoto", "walking"] = "springs"
     """What is simulated; or a person who walks, whose joints have no edges that are known."""
-    objects: int = 5
+    objects: in_range(int, Ge(2)) = 5
     """How many a system has; of walking 25."""
-    num_train: int = 50_000
+    num_train: PositiveInt = 50_000
     """Systems to train on."""
-    num_validation: int = 10_000
+    num_validation: PositiveInt = 10_000
     """Systems to select on."""
-    num_test: int = 10_000
+    num_test: PositiveInt = 10_000
     """Systems to test on."""
     model: ModelConfig = NRIConfig()
-    batch_size: int = 128
+    batch_size: PositiveInt = 128
     """Systems a step."""
     optimizer: OptimizerConfig = OptimizerConfig("adam", 0.0005)
     data: DataConfig = DataConfig()

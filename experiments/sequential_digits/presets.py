@@ -16,6 +16,7 @@ from experiments.sequence_model import (
 from experiments.sequence_presets import BAI, NAMES, run_of, system_of
 from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
+from structdl.training.ranges import NonNegativeInt, PositiveInt
 from structdl.training.run import DataConfig, Run
 
 
@@ -25,14 +26,14 @@ class Config:
 
     dataset: Literal["drawn", "mnist"] = "drawn"
     """Digits drawn by a program, or handwritten."""
-    size: int = 8
+    size: PositiveInt = 8
     """Rows and columns of pixels: 28, 14 or 8."""
     permuted: bool = False
     """Whether the pixels come in an order drawn once, and not row by row."""
     model: SequenceConfig = GRUConfig(85)
-    parameters: int = 22_400
+    parameters: NonNegativeInt = 22_400
     """What the model must have, within 5 %, its read-out not counted; 0 for any number."""
-    batch_size: int = 64
+    batch_size: PositiveInt = 64
     """Digits a step."""
     optimizer: OptimizerConfig = OptimizerConfig("adam", 0.002, clip_norm=1.0)
     data: DataConfig = DataConfig()

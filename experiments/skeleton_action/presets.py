@@ -4,9 +4,18 @@ import dataclasses
 from typing import Annotated, Literal
 
 import tyro
+from annotated_types import Ge
 
 from structdl.training.experiment import Preset
 from structdl.training.optimizers import OptimizerConfig
+from structdl.training.ranges import (
+    DropoutRate,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ShareBelowOne,
+    in_range,
+)
 from structdl.training.run import DataConfig, Run
 
 
@@ -14,13 +23,13 @@ from structdl.training.run import DataConfig, Run
 class AGCLSTMConfig:
     """A graph convolutional LSTM with attention, over joints and over body parts."""
 
-    hidden: int = 20
+    hidden: PositiveInt = 20
     """Units of a joint, and of a part."""
-    num_layers: int = 3
+    num_layers: PositiveInt = 3
     """Between two of them time is halved."""
     streams: Literal["joints", "parts", "both"] = "both"
     """What the nodes are; the scores of both are added."""
-    dropout: float = 0.5
+    dropout: DropoutRate = 0.5
     """Of what enters each layer but the first, and the logits' layers."""
 
 
@@ -28,15 +37,15 @@ class AGCLSTMConfig:
 class SRTSLConfig:
     """Spatial reasoning over body parts, and skip-clip LSTMs over positions and velocities."""
 
-    features: int = 32
+    features: PositiveInt = 32
     """Of a part."""
-    hidden: int = 55
+    hidden: PositiveInt = 55
     """Units of each LSTM."""
-    num_steps: int = 3
+    num_steps: NonNegativeInt = 3
     """How often the parts of a frame hear each other."""
-    clip: int = 8
+    clip: PositiveInt = 8
     """Frames of a clip."""
-    dropout: float = 0.5
+    dropout: DropoutRate = 0.5
     """Of what enters and what leaves the LSTMs."""
 
 
@@ -44,10 +53,10 @@ class SRTSLConfig:
 class LSTMConfig:
     """A stacked LSTM over the positions and differences of all joints side by side."""
 
-    hidden: int = 62
+    hidden: PositiveInt = 62
     """Units of each layer."""
-    num_layers: int = 2
-    dropout: float = 0.5
+    num_layers: PositiveInt = 2
+    dropout: DropoutRate = 0.5
     """Of what enters each layer but the first, and the logits' layer."""
 
 
@@ -55,10 +64,10 @@ class LSTMConfig:
 class GCNConfig:
     """Graph convolutions of each frame; joints and frames are averaged."""
 
-    hidden: int = 109
+    hidden: PositiveInt = 109
     """Units of a joint."""
-    num_layers: int = 3
-    dropout: float = 0.5
+    num_layers: PositiveInt = 3
+    dropout: DropoutRate = 0.5
     """Of what enters each layer but the first, and the logits' layer."""
 
 
@@ -71,20 +80,20 @@ class Config:
 
     dataset: Literal["primitives", "msraction3d"] = "primitives"
     """Limbs of a stick figure that are raised and lowered, or twenty actions of ten people."""
-    validation_subjects: tuple[int, ...] = (9,)
+    validation_subjects: tuple[PositiveInt, ...] = (9,)
     """People with odd numbers who do not train; without any, the last parameters are tested."""
-    frames: int = 32
+    frames: in_range(int, Ge(2)) = 32
     """What every sequence is resampled to."""
-    rotation: float = 0.3
+    rotation: NonNegativeFloat = 0.3
     """Training sequences are turned about the vertical axis by up to so many radians."""
-    scaling: float = 0.1
+    scaling: ShareBelowOne = 0.1
     """Training sequences grow or shrink by up to this share."""
-    cropping: float = 0.2
+    cropping: ShareBelowOne = 0.2
     """Training sequences lose up to this share of their time."""
     model: ModelConfig = AGCLSTMConfig()
-    parameters: int = 0
+    parameters: NonNegativeInt = 0
     """How many the model is to have, within 5 %; 0 for any number."""
-    batch_size: int = 32
+    batch_size: PositiveInt = 32
     """Sequences a step."""
     optimizer: OptimizerConfig = OptimizerConfig("adamw", 0.003)
     data: DataConfig = DataConfig()

@@ -16,6 +16,7 @@ from experiments.sequence_model import (
 from experiments.sequence_presets import BAI, NAMES, run_of, system_of
 from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
+from structdl.training.ranges import NonNegativeInt, PositiveInt
 from structdl.training.run import DataConfig, Run
 
 
@@ -25,14 +26,14 @@ class Config:
 
     problem: Literal["adding", "copy"] = "adding"
     """The sum of two marked numbers, or ten symbols once more after a pause."""
-    length: int = 50
+    length: PositiveInt = 50
     """T: of the sequence (adding), or how long symbols are to be kept (copy)."""
-    num_train: int = 5000
+    num_train: PositiveInt = 5000
     """Sequences to train on; 1000 more are for validation, and 1000 for the test."""
     model: SequenceConfig = GRUConfig(46)
-    parameters: int = 6800
+    parameters: NonNegativeInt = 6800
     """What the model must have, within 5 %, its read-out not counted; 0 for any number."""
-    batch_size: int = 32
+    batch_size: PositiveInt = 32
     """Sequences a step."""
     optimizer: OptimizerConfig = OptimizerConfig("adam", 0.005, clip_norm=1.0)
     data: DataConfig = DataConfig()

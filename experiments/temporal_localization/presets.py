@@ -4,9 +4,11 @@ import dataclasses
 from typing import Annotated
 
 import tyro
+from annotated_types import Gt, Le
 
 from structdl.training.experiment import Preset
 from structdl.training.optimizers import OptimizerConfig
+from structdl.training.ranges import DropoutRate, PositiveInt, Share, in_range
 from structdl.training.run import DataConfig, Run
 
 
@@ -16,15 +18,15 @@ class MatcherConfig:
 
     relational: bool = True
     """Prototypes come from a GCN over actions that occur together; else each is learned alone."""
-    features: int = 32
+    features: PositiveInt = 32
     """Of a prototype."""
-    hidden: int = 64
+    hidden: PositiveInt = 64
     """Units of the embedding's and of the GCN's inner layer."""
-    dropout: float = 0.5
+    dropout: DropoutRate = 0.5
     """Of what enters the embedding's second layer."""
-    threshold: float = 0.2
+    threshold: in_range(float, Gt(0), Le(1)) = 0.2
     """From which share of its videos on an action has another for a neighbour."""
-    neighbour_share: float = 0.1
+    neighbour_share: Share = 0.1
     """What a prototype takes of its neighbours."""
 
 
@@ -32,18 +34,18 @@ class MatcherConfig:
 class Config:
     """Everything that decides a run; the seed decides the videos too."""
 
-    num_train: int = 400
+    num_train: PositiveInt = 400
     """Videos to train on."""
-    num_validation: int = 200
+    num_validation: PositiveInt = 200
     """Videos to select on."""
-    num_test: int = 400
+    num_test: PositiveInt = 400
     """Videos to test on."""
-    group_share: float = 0.5
+    group_share: Share = 0.5
     """How much alike the actions of a group look, and are described: 0 to 1."""
     model: MatcherConfig = MatcherConfig()
-    frame_share: float = 0.125
+    frame_share: in_range(float, Gt(0), Le(1)) = 0.125
     """Of a video's frames, the best of which say what it has."""
-    batch_size: int = 32
+    batch_size: PositiveInt = 32
     """Videos a step."""
     optimizer: OptimizerConfig = OptimizerConfig("adam", 0.002)
     data: DataConfig = DataConfig()

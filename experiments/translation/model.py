@@ -12,6 +12,7 @@ from structdl.core.sparse import dropout, lookup
 from structdl.recurrent.grid_lstm import Order
 from structdl.recurrent.grid_orders import State
 from structdl.recurrent.reencoder import Reencoder
+from structdl.training.ranges import DropoutRate, PositiveInt
 from structdl.training.run import FREE
 
 
@@ -19,13 +20,13 @@ from structdl.training.run import FREE
 class ReencoderConfig:
     """A grid of LSTM blocks over source, target and depth."""
 
-    hidden: int = 100
+    hidden: PositiveInt = 100
     """Features of the source and of the target dimension."""
-    depth: int = 100
+    depth: PositiveInt = 100
     """Features of depth."""
-    num_layers: int = 2
+    num_layers: PositiveInt = 2
     """Grids one upon another; every second one scans the source backwards."""
-    dropout: float = 0.0
+    dropout: DropoutRate = 0.0
     """Of each symbol's embedding and of what enters the read-out."""
     order: Order = dataclasses.field(default="auto", metadata=FREE)
     """In which the blocks are computed."""
@@ -37,13 +38,13 @@ class ReencoderConfig:
 class EncoderDecoderConfig:
     """LSTM layers that read, LSTM layers that write."""
 
-    hidden: int = 200
+    hidden: PositiveInt = 200
     """Units of each layer."""
-    num_layers: int = 2
+    num_layers: PositiveInt = 2
     """Of the encoder, and of the decoder."""
     attention: bool = False
     """Whether each target word looks at all places of the source."""
-    dropout: float = 0.0
+    dropout: DropoutRate = 0.0
     """Of each symbol's embedding, between layers and of what enters the read-out."""
 
 

@@ -9,6 +9,7 @@ import tyro
 from experiments.translation.model import EncoderDecoderConfig, ModelConfig, ReencoderConfig
 from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
+from structdl.training.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
 from structdl.training.run import DataConfig, Run
 
 # on a CPU the fastest way, by a factor of 3
@@ -22,19 +23,19 @@ class Config:
     dataset: Literal["numbers", "tatoeba"] = "numbers"
     """Chinese numerals and English words of numbers, or Tatoeba's Chinese and English sentences."""
     model: ModelConfig = _SMALL
-    parameters: int = 38_000
+    parameters: NonNegativeInt = 38_000
     """What the model must have, within 5 %; 0 for any number."""
-    embedding: int = 16
+    embedding: PositiveInt = 16
     """Features of a symbol."""
-    longest_source: int = 20
+    longest_source: PositiveInt = 20
     """Symbols of a source sentence; of training, pairs with a longer one are left out."""
-    longest_target: int = 14
+    longest_target: PositiveInt = 14
     """Symbols of a target sentence; of training, pairs with a longer one are left out."""
-    beams: int = 5
+    beams: PositiveInt = 5
     """Translations that beam search keeps."""
-    length_penalty: float = 1.0
+    length_penalty: NonNegativeFloat = 1.0
     """Beam search compares log probabilities / length ** this."""
-    batch_size: int = 64
+    batch_size: PositiveInt = 64
     """Pairs a step."""
     optimizer: OptimizerConfig = OptimizerConfig("adam", 0.005, clip_norm=1.0)
     data: DataConfig = DataConfig()

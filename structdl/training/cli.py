@@ -36,6 +36,7 @@ from structdl.training.parallel import devices_of
 from structdl.training.preemption import Preempted, preemption
 from structdl.training.processes import any_of_them, is_first, join, together
 from structdl.training.profiling import Profile
+from structdl.training.ranges import check_ranges
 from structdl.training.runtime import (
     keep_compiled_programs,
     keep_freed_memory,
@@ -86,6 +87,7 @@ def run_experiment(experiment: Experiment, argv: Sequence[str]) -> dict[str, Any
     keep_compiled_programs()
     keep_freed_memory()
     preset, config = parse(experiment, argv)
+    check_ranges(config)
     optimizer = make_optimizer(config.optimizer)  # before any data is touched
     config.run.validate()
     join(config.run)

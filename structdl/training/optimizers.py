@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import inspect
-import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -11,10 +10,21 @@ import jax
 import jax.numpy as jnp
 import optax
 import optax.contrib
+from annotated_types import Gt, Lt
 
 from structdl.errors import InputError, require_known
+from structdl.training.ranges import (
+    AnyFloat,
+    AnyInt,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    check_ranges,
+    in_range,
+)
 
-KeywordValue = bool | int | float | str
+KeywordValue = bool | AnyInt | AnyFloat | str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,21 +33,21 @@ class OptimizerConfig:
 
     name: str = "adam"
     """Any optax optimizer: sgd, adagrad, rmsprop, adam...; momentum is sgd with momentum 0.9."""
-    learning_rate: float | None = None
+    learning_rate: NonNegativeFloat | None = None
     """None takes optax's own default, where the optimizer has one."""
     kwargs: dict[str, KeywordValue] = dataclasses.field(default_factory=dict)
     """Further arguments of the optax function, say: momentum 0.9 nesterov True."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """The learning rate's way to zero over schedule-steps, after the warm-up."""
-    schedule_steps: int = 0
+    schedule_steps: NonNegativeInt = 0
     """The schedule's horizon in steps, warm-up included; raising --num-steps does not move it."""
-    warmup_steps: int = 0
+    warmup_steps: NonNegativeInt = 0
     """Steps over which the learning rate rises linearly from zero."""
-    clip_norm: float | None = None
+    clip_norm: PositiveFloat | None = None
     """Gradients of a larger global norm are scaled down to it."""
-    accumulate: int = 1
+    accumulate: PositiveInt = 1
     """Steps whose gradients are averaged into one update."""
-    ema: float | None = None
+    ema: in_range(float, Gt(0), Lt(1)) | None = None
     """Decay of an exponential moving average of the parameters, which is then evaluated."""
 
 
@@ -62,7 +72,7 @@ def make_optimizer(config: OptimizerConfig) -> Optimizer:
       InputError: an unknown name, a keyword or value that optax refuses, a missing learning rate,
         a schedule without a horizon.
     """
-    _check_ranges(config)
+    check_ranges(config, prefix="--optimizer.")
     factory, arguments = _bound_arguments(config)
     traced = {name: value for name, value in arguments.items() if type(value) is float}
     static = {name: value for name, value in arguments.items() if name not in traced}
@@ -193,21 +203,6 @@ def _average(state: AverageState, params):
 def _states(opt_state, kind: type) -> list:
     leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, kind))
     return [leaf for leaf in leaves if isinstance(leaf, kind)]
-
-
-def _check_ranges(config: OptimizerConfig) -> None:
-    ranges = {
-        "learning_rate": (lambda rate: math.isfinite(rate), "a finite number"),
-        "clip_norm": (lambda norm: norm > 0, "above 0"),
-        "accumulate": (lambda steps: steps >= 1, "1 or more"),
-        "ema": (lambda decay: 0 < decay < 1, "between 0 and 1"),
-        "warmup_steps": (lambda steps: steps >= 0, "0 or more"),
-    }
-    for name, (fits, allowed) in ranges.items():
-        value = getattr(config, name)
-        if value is not None and not fits(value):
-            option = "--optimizer." + name.replace("_", "-")
-            raise InputError(f"{option} is {value}; it must be {allowed}.")
 
 
 def _bound_arguments(config: OptimizerConfig) -> tuple[Callable, dict[str, Any]]:

@@ -4,8 +4,11 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
+from annotated_types import Ge, Le, Lt
+
 from structdl.errors import InputError
 from structdl.training.precision import Precision
+from structdl.training.ranges import AnyFloat, NonNegativeInt, PositiveInt, check_ranges, in_range
 from structdl.training.stopping import StoppingName
 
 # a field that may differ when a run is resumed: it does not change what is computed
@@ -16,32 +19,32 @@ FREE = {"identity": False}
 class Run:
     """The options that every experiment has. A preset gives its own defaults."""
 
-    num_steps: int = dataclasses.field(default=1000, metadata=FREE)
+    num_steps: NonNegativeInt = dataclasses.field(default=1000, metadata=FREE)
     """Training steps of each seed, at most. May be raised to go on from where a run ended."""
     workdir: Path | None = dataclasses.field(default=None, metadata=FREE)
     """Where the run is kept; by default runs/TASK/PRESET-HASH. Running again there resumes."""
-    seed: int = 0
+    seed: in_range(int, Ge(0), Lt(2**32)) = 0
     """The first seed."""
-    num_seeds: int = 1
+    num_seeds: in_range(int, Ge(1), Le(100_000)) = 1
     """Seeds seed to seed + num-seeds - 1 are run; figures are means over them."""
-    eval_every: int = 1
+    eval_every: NonNegativeInt = 1
     """Steps between validations; 0 for none."""
-    steps_per_call: int = 1
+    steps_per_call: PositiveInt = 1
     """Steps in one compiled call; logs and checkpoints sit on its multiples."""
     seed_mode: Literal["vmap", "loop"] = "vmap"
     """Whether seeds train together, in groups of seeds-per-call, or one after another."""
-    seeds_per_call: int = 16
+    seeds_per_call: PositiveInt = 16
     """The size of a group of seeds under seed-mode vmap."""
     stopping: StoppingName = "none"
     """window_mean: validation cost above the last ones' mean; patience: no better loss or score;
     solved: the score has reached stopping-score."""
-    stopping_size: int = 10
+    stopping_size: PositiveInt = 10
     """The window or the patience, in validations."""
-    stopping_score: float = 1.0
+    stopping_score: AnyFloat = 1.0
     """What ends a run under --stopping solved."""
-    checkpoint_every: int = dataclasses.field(default=0, metadata=FREE)
+    checkpoint_every: NonNegativeInt = dataclasses.field(default=0, metadata=FREE)
     """Steps between checkpoints; 0 saves at the end only."""
-    log_every: int = dataclasses.field(default=20, metadata=FREE)
+    log_every: PositiveInt = dataclasses.field(default=20, metadata=FREE)
     """Steps between writes to metrics.jsonl and TensorBoard."""
     precision: Precision = "float32"
     """bfloat16: models compute in it; parameters, sums over edges and losses stay in float32."""
@@ -49,15 +52,15 @@ class Run:
     """Only programs whose results do not hang on the order of threads: on a GPU, slower ones."""
     parallel: Literal["none", "jit", "pmap"] = dataclasses.field(default="none", metadata=FREE)
     """Divide the seeds, or else each batch, over the devices."""
-    num_devices: int = dataclasses.field(default=0, metadata=FREE)
+    num_devices: NonNegativeInt = dataclasses.field(default=0, metadata=FREE)
     """How many devices to divide over; 0 takes all."""
     shard_parameters: bool = dataclasses.field(default=False, metadata=FREE)
     """Under --parallel jit divide parameters and the optimizer's state too, instead of copying."""
     coordinator: str = dataclasses.field(default="", metadata=FREE)
     """HOST:PORT where process 0 of several listens, or auto where the cluster says it."""
-    num_processes: int = dataclasses.field(default=0, metadata=FREE)
+    num_processes: NonNegativeInt = dataclasses.field(default=0, metadata=FREE)
     """How many processes this run has, under --coordinator HOST:PORT."""
-    process_id: int = dataclasses.field(default=-1, metadata=FREE)
+    process_id: in_range(int, Ge(-1)) = dataclasses.field(default=-1, metadata=FREE)
     """Which of them this one is, from 0."""
     overwrite: bool = dataclasses.field(default=False, metadata=FREE)
     """Start again, removing what the workdir holds of the run before."""
@@ -95,14 +98,8 @@ class Run:
         return dataclasses.replace(self, **{field.name: field.default for field in fields})
 
     def validate(self) -> None:
-        """Raises InputError where a number is out of its range."""
-        least = dict(num_steps=0, seed=0, num_seeds=1, eval_every=0, steps_per_call=1)
-        least |= dict(seeds_per_call=1, stopping_size=1, checkpoint_every=0, log_every=1)
-        for name, low in least.items():
-            value = getattr(self, name)
-            if value < low:
-                option = "--" + name.replace("_", "-")
-                raise InputError(f"{option} is {value}; give {low} or more.")
+        """Raises InputError where a number is out of its range, or two do not go together."""
+        check_ranges(self)
         if self.seed + self.num_seeds > 2**32:
             raise InputError(f"--seed is {self.seed}; seeds are numbers below 2^32.")
         if self.evaluate_only and (self.overwrite or self.record or self.profile):

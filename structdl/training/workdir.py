@@ -12,6 +12,7 @@ import filelock
 from structdl.errors import InputError
 from structdl.files import PART, read_json, remove, write_json
 from structdl.training.configs import changed_fields, from_dict, identity, to_dict
+from structdl.training.ranges import check_ranges
 
 CONFIG, SUMMARY, METRICS, CHECKPOINTS, FIGURES, PROFILE = (
     "config.json",
@@ -131,13 +132,16 @@ def read_config(path: Path, kind: type):
     """The config of the run in a workdir.
 
     Raises:
-      InputError: config.json is missing, or its fields are not those of `kind`.
+      InputError: config.json is missing, its fields are not those of `kind`, or a number is out of
+        its range.
     """
     fields = read_record(path).fields
     try:
-        return from_dict(kind, fields)
+        config = from_dict(kind, fields)
     except InputError as error:
         raise InputError(f"{path / CONFIG}: {error}") from None
+    check_ranges(config, source=path / CONFIG)
+    return config
 
 
 def finished_summary(path: Path, config) -> dict[str, Any] | None:
