@@ -15,7 +15,7 @@ from experiments.sequence_model import (
     SequenceModel,
     TCNConfig,
 )
-from structdl.errors import InputError, require_at_least
+from structdl.errors import InputError
 from structdl.temporal.receptive_field import require_reach
 from structdl.training.run import Run
 
@@ -90,13 +90,11 @@ def check_model(
       reach: how many inputs the task asks a model to see, the present one included.
 
     Raises:
-      InputError: a number out of its range; a TCN that does not reach far enough; a size further
-        from what is wanted, with the width that would do.
+      InputError: a TCN that does not reach far enough; a size further from what is wanted, with
+        the width that would do.
     """
-    _check_numbers(config)
     if isinstance(config, TCNConfig):
         require_reach(config.kernel_size, config.num_levels, reach)
-    require_at_least("--parameters", wanted, 0)
     found = encoder_size(config, time, in_features)
     if not wanted:
         print(f"{found} parameters without the read-out")
@@ -109,20 +107,6 @@ def check_model(
             + _advice(config, time, in_features, wanted)
             + "give --parameters 0 for any number."
         )
-
-
-def _check_numbers(config: SequenceConfig) -> None:
-    for field in dataclasses.fields(config):
-        value, option = getattr(config, field.name), f"--model.{field.name.replace('_', '-')}"
-        if isinstance(value, int):
-            require_at_least(option, value, 1 - isinstance(value, bool))
-    require_dropout("--model.dropout", config.dropout)
-
-
-def require_dropout(option: str, rate: float) -> None:
-    """Raises InputError unless a rate is a probability to drop, below 1."""
-    if not 0 <= rate < 1:
-        raise InputError(f"{option} is {rate}: give 0 or more, below 1")
 
 
 def _advice(config: SequenceConfig, time: int, in_features: int, wanted: int) -> str:

@@ -73,10 +73,8 @@ def make_model(config: Config, task) -> Answerer:
     """The network of a config.
 
     Raises:
-      InputError: a number out of range, or a GCN on a task that it has no output for.
+      InputError: too narrow a model, or a GCN on a task that it has no output for.
     """
-    if config.layers < 1:
-        raise InputError(f"--layers is {config.layers}: give 1 or more.")
     if config.model.hidden < task.num_annotations:
         raise InputError(
             f"--model.hidden is {config.model.hidden}: the annotations of {config.graphs} are "

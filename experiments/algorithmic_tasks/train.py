@@ -15,7 +15,7 @@ from experiments.algorithmic_tasks.presets import (
     FeedForwardConfig,
     StackedLSTMConfig,
 )
-from structdl.errors import InputError, require_at_least
+from structdl.errors import InputError
 from structdl.training import cli
 from structdl.training.batches import in_order, shuffled_epochs
 from structdl.training.experiment import Experiment
@@ -77,7 +77,7 @@ def answer_totals(scores, targets, counts):
 
 
 def check(config: Config) -> None:
-    """Raises InputError where a model does not go with its problem, or has no units."""
+    """Raises InputError where a model does not go with its problem."""
     model = config.model
     if config.problem == "parity" and isinstance(model, StackedLSTMConfig):
         raise InputError(
@@ -89,8 +89,6 @@ def check(config: Config) -> None:
             "a feed-forward network reads all bits at once: choose --problem parity, "
             "or another preset"
         )
-    require_at_least("--model.hidden", model.hidden, 1)
-    require_at_least("--model.num-layers", model.num_layers, 1)
 
 
 EXPERIMENT = Experiment("algorithmic_tasks", Path(__file__).parent, PRESETS, make_task, draw)

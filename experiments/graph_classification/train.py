@@ -18,7 +18,6 @@ from experiments.graph_classification.data import (
 from experiments.graph_classification.figures import draw
 from experiments.graph_classification.model import make_model
 from experiments.graph_classification.presets import PRESETS, Config
-from structdl.errors import InputError
 from structdl.graphs.graph import Graph, graph_mask
 from structdl.training import cli
 from structdl.training.experiment import Experiment
@@ -34,8 +33,6 @@ DRAWN_DEVIATIONS, SPLIT_DEVIATIONS = 4.0, 6.0
 
 def make_task(config: Config) -> Task:
     """The task of a config, over the graphs of its set."""
-    if config.batch_size < 1:
-        raise InputError(f"--batch-size is {config.batch_size}; give 1 or more.")
     return task_of(load(config), config)
 
 

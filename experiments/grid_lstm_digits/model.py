@@ -7,7 +7,6 @@ from jaxtyping import Array, Float
 from experiments.digits import NUM_CLASSES
 from experiments.grid_lstm_digits.presets import Config, ThreeLSTMConfig
 from structdl.core.sparse import dropout
-from structdl.errors import InputError, require_at_least
 from structdl.recurrent.grid_lstm import as_values
 from structdl.recurrent.grid_lstm_images import ThreeLSTM, as_patches, require_patch
 
@@ -53,12 +52,8 @@ def make_model(config: Config) -> DigitReader:
     """The network of a config.
 
     Raises:
-      InputError: a number out of its range, or patches that do not cover the images.
+      InputError: patches that do not cover the images.
     """
     its = config.model
-    for name in ("hidden", "num_layers", "rectified"):
-        require_at_least(f"--model.{name.replace('_', '-')}", getattr(its, name), 1)
     require_patch("--model.patch", its.patch, config.size, config.size)
-    if not 0 <= its.dropout < 1:
-        raise InputError(f"--model.dropout is {its.dropout}: give a number from 0 to below 1")
     return DigitReader(its)

@@ -28,7 +28,7 @@ def make_task(config: Config) -> Task:
     Raises:
       InputError: a --shift out of its range; see also `make_model` and `load`.
     """
-    if not 0 <= config.shift < config.size:
+    if config.shift >= config.size:
         raise InputError(f"--shift is {config.shift}: give 0 to {config.size - 1} pixels.")
     data, splits = load(config)
     model = make_model(config)

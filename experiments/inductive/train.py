@@ -10,7 +10,6 @@ from experiments.inductive.data import InductiveData, LabelledGraph, load, padde
 from experiments.inductive.figures import draw
 from experiments.inductive.model import make_model
 from experiments.inductive.presets import PRESETS, Config
-from structdl.errors import InputError
 from structdl.graphs.sampling import sample_blocks
 from structdl.training import cli
 from structdl.training.batches import shuffled_epochs
@@ -28,7 +27,6 @@ def make_task(config: Config) -> Task:
     """
     data, parts, num_logits = load(config)
     model = make_model(config, num_logits)
-    _check_sizes(config)
 
     def run(params, graph: LabelledGraph, nodes, key, train: bool):
         sampling_key, dropout_key, order_key = jax.random.split(key, 3)
@@ -94,13 +92,6 @@ def totals(logits, labels, mask) -> dict:
     # 2 TP + FP + FN is what is wanted and what is found
     both = jnp.sum(wanted, where=among) + jnp.sum(found, where=among)
     return {"loss": (jnp.sum(losses, where=mask), jnp.sum(mask)), "f1": (2 * hits, both)}
-
-
-def _check_sizes(config: Config) -> None:
-    if config.eval_batch_size < 1:
-        raise InputError(f"--eval-batch-size is {config.eval_batch_size}: give 1 or more.")
-    if config.eval_nodes < 0:
-        raise InputError(f"--eval-nodes is {config.eval_nodes}: give 0 or more.")
 
 
 EXPERIMENT = Experiment("inductive", Path(__file__).parent, PRESETS, make_task, draw)

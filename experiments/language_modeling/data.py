@@ -87,7 +87,7 @@ def train_batches(
     Each row has `context` symbols that only prepare, then `stretch` whose next symbol counts.
 
     Raises:
-      InputError: numbers below 1, or a text too short for them.
+      InputError: a text too short for these numbers.
     """
     low, high = bounds
     _check(bounds, stretch, context)
@@ -113,19 +113,19 @@ def ordered_batches(
     newly cut into sequences, which are shuffled.
 
     Raises:
-      InputError: numbers below 1, a sequence that is not a whole number of stretches, or a text
-        too short for a batch of them.
+      InputError: a sequence that is not a whole number of stretches, or a text too short for a
+        batch of them.
     """
     low, high = bounds
     _check(bounds, stretch, 0)
-    if sequence < 1 or sequence % stretch:
+    if sequence % stretch:
         raise InputError(
             f"--sequence is {sequence}, and it is read in stretches of {stretch}: give a multiple "
             "of --stretch, or 0 for stretches that do not follow one another."
         )
     # cut as in train_batches
     num = max(0, (high - low - sequence) // sequence)
-    if not 1 <= batch_size <= num:
+    if batch_size > num:
         raise InputError(
             f"--batch-size is {batch_size}, and the text of training has {num} sequences of "
             f"{sequence} symbols, cut at any place: give 1 to {num}, or a smaller --sequence."
@@ -148,7 +148,7 @@ def whole(bounds: tuple[int, int], stretch: int, context: int) -> Stretch:
     Before what is predicted a model has read more than `context` symbols, or all that there are.
 
     Raises:
-      InputError: numbers below 1, or a text too short for them.
+      InputError: a text too short for these numbers.
     """
     low, high = bounds
     _check(bounds, stretch, context)
@@ -198,10 +198,6 @@ def in_unit(loss, dataset: str):
 
 def _check(bounds: tuple[int, int], stretch: int, context: int) -> None:
     low, high = bounds
-    if stretch < 1 or context < 0:
-        raise InputError(
-            f"--stretch is {stretch} and --context {context}: give at least 1 and at least 0."
-        )
     if high - low < context + 2 * stretch:
         raise InputError(
             f"--context {context} and --stretch {stretch} do not fit into a part of the text, "

@@ -22,8 +22,8 @@ from experiments.language_modeling.model import LanguageModel, make_model
 from experiments.language_modeling.presets import PRESETS, Config
 from experiments.language_modeling.sample import check_temperature
 from experiments.sequence_model import TCNConfig, totals_in_parts
-from experiments.sequence_presets import check_model, require_dropout
-from structdl.errors import InputError, require_at_least
+from experiments.sequence_presets import check_model
+from structdl.errors import InputError
 from structdl.training import cli
 from structdl.training.experiment import Experiment
 from structdl.training.precision import apply
@@ -51,8 +51,6 @@ def make_task(config: Config) -> Task:
     prompt_ids(config, corpus)
     stretch, context = config.stretch, config.context
     batch = _train_batches(config, corpus.bounds.train)
-    require_at_least("--embedding", config.embedding, 1)
-    require_dropout("--embedding-dropout", config.embedding_dropout)
     check_model(config.model, context + stretch, config.embedding, config.parameters)
     model = make_model(config, len(corpus.vocabulary))
 
@@ -90,7 +88,6 @@ def make_task(config: Config) -> Task:
 
 
 def _train_batches(config: Config, bounds: tuple[int, int]):
-    require_at_least("--sequence", config.sequence, 0)
     if not config.sequence:
         return train_batches(bounds, config.batch_size, config.stretch, config.context)
     if isinstance(config.model, TCNConfig):

@@ -5,21 +5,13 @@ import jax
 
 from experiments.link_prediction.data import LinkData, WalkData
 from experiments.link_prediction.presets import AutoEncoderConfig, SageConfig
-from structdl.errors import InputError
 from structdl.graphs.link_prediction import GAE, VGAE
 from structdl.graphs.sage import GraphSAGE
 from structdl.training.precision import apply
 
 
 def make_auto_encoder(config: AutoEncoderConfig) -> GAE | VGAE:
-    """The encoder of a graph auto-encoder.
-
-    Raises:
-      InputError: a width below 1.
-    """
-    for name in ("hidden", "features"):
-        if getattr(config, name) < 1:
-            raise InputError(f"--model.{name} is {getattr(config, name)}: give 1 or more.")
+    """The encoder of a graph auto-encoder."""
     kind = VGAE if config.variational else GAE
     return kind(config.hidden, config.features, dropout_rate=config.dropout)
 
@@ -37,13 +29,7 @@ def encode(
 
 
 def make_sage(config: SageConfig) -> GraphSAGE:
-    """GraphSAGE without a classifier: only its `embed` is used.
-
-    Raises:
-      InputError: no layer, or one without units.
-    """
-    if not config.hidden or min(config.hidden) < 1:
-        raise InputError(f"--model.hidden is {config.hidden}: give one width or more.")
+    """GraphSAGE without a classifier: only its `embed` is used."""
     return GraphSAGE(
         config.hidden,
         num_classes=1,

@@ -7,7 +7,6 @@ import numpy as np
 from experiments.link_prediction.data import SPLITS, WalkData, load, walk_data
 from experiments.link_prediction.model import embed, make_sage
 from experiments.link_prediction.presets import Config, SageConfig
-from structdl.errors import InputError
 from structdl.graphs.sage import GraphSAGE
 from structdl.graphs.walks import random_walks, sample_negatives, skip_gram_loss
 from structdl.training.linear_classifier import fit_linear_classifier
@@ -22,10 +21,6 @@ def make_walk_task(config: Config) -> Task:
     A batch is the index of a split of the nodes among validation and test.
     """
     model = config.model
-    for name in ("walk_length", "num_negatives"):
-        if getattr(model, name) < 1:
-            option = "--model." + name.replace("_", "-")
-            raise InputError(f"{option} is {getattr(model, name)}: give 1 or more.")
     labelled = load(config)
 
     def init(key, inputs: Inputs):

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from structdl.core.segment import edge_layout
-from structdl.errors import InputError
 from structdl.graphs.aggregators import order_edges
 from structdl.graphs.chebyshev import ChebNet, rescaled_laplacian
 from structdl.graphs.gat import GAT
@@ -192,14 +191,7 @@ def make_structure(config: NetworkConfig, graph: Graph) -> tuple:
 
 
 def make_network(config: NetworkConfig, num_classes: int) -> nn.Module:
-    """The network of a config: `module(features, *structure, train=...)` gives logits.
-
-    Raises:
-      InputError: no hidden layer, or one without units.
-    """
-    widths = config.hidden if isinstance(config.hidden, tuple) else (config.hidden,)
-    if not widths or min(widths) < 1:
-        raise InputError(f"--model.hidden is {config.hidden}: give one width or more.")
+    """The network of a config: `module(features, *structure, train=...)` gives logits."""
     match config:
         case GCNConfig():
             return GCN(

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from experiments.optimizer_comparison.search import Space, quasi_random
 from experiments.optimizer_comparison.workload import Job, Outcome, Workload
-from structdl.errors import InputError, require_at_least
+from structdl.errors import InputError
 from structdl.files import read_json, remove, write_json, write_whole
 from structdl.training.workdir import held, naming_workdir
 
@@ -82,13 +82,10 @@ def run_study(
       provenance: by what and where; kept in the folder with what earlier processes were.
 
     Raises:
-      InputError: the folder is in use, or holds a study of another protocol; no trials or seeds;
+      InputError: the folder is in use, or holds a study of another protocol;
         one task twice; a problem on which every trial of every optimizer diverged.
     """
     _require_different(study.workloads)
-    require_at_least("--trials", study.num_trials, 1)
-    require_at_least("--num-seeds", study.num_seeds, 1)
-    require_at_least("--search-seed", study.search_seed, 0)
     with held(path):
         _claim(path, study.protocol(), overwrite)
         records: list[Record] = []

@@ -14,7 +14,6 @@ from experiments.sequence_model import SequenceModel, add_noise
 from experiments.sequence_presets import check_model
 from structdl.core.masks import length_mask
 from structdl.datasets.poly_music import NUM_KEYS
-from structdl.errors import require_at_least
 from structdl.training import cli
 from structdl.training.experiment import Experiment
 from structdl.training.precision import apply
@@ -29,13 +28,12 @@ def make_task(config: Config) -> Task:
     A batch is the numbers of its pieces and where in them it starts; -1 is no piece.
 
     Raises:
-      InputError: noise below 0; see also `check_model`, `load` and `train_batches`.
+      InputError: see `check_model`, `load` and `train_batches`.
     """
     data, splits = load(config)
     model = SequenceModel(config.model, NUM_KEYS)
     whole = data.keys.shape[1]
     check_model(config.model, whole, NUM_KEYS, config.parameters)
-    require_at_least("--weight-noise", config.weight_noise, 0)
     crop = min(config.max_time, whole)
 
     def init(key, inputs: Inputs):

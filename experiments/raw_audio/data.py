@@ -28,13 +28,11 @@ def load(config: Config) -> tuple[Recordings, Splits]:
     """The recordings of all splits, and the indices of each split's.
 
     Raises:
-      InputError: an unknown set, or one that cannot be had; a limit below one step, no component.
+      InputError: an unknown set, or one that cannot be had; a limit below one step.
     """
     least = INPUTS + TARGETS
     if config.max_samples < least:
         raise InputError(f"--max-samples is {config.max_samples}: one step takes {least}.")
-    if config.components < 1:
-        raise InputError(f"--components is {config.components}: give 1 or more.")
     if config.dataset == "decaying_tones":
         splits = decaying_tones.load(data_dir=config.data.dir)
     elif config.dataset == "spoken_digits":
@@ -58,10 +56,8 @@ def train_batches(
     """`batch(step, seed)`: see `shuffled_stretches`; starts are counted in steps.
 
     Raises:
-      InputError: a batch or a stretch that is empty, or a batch larger than the training set.
+      InputError: a batch larger than the training set.
     """
-    if max_steps < 1:
-        raise InputError(f"--max-steps is {max_steps}: give 1 or more.")
     return shuffled_stretches(examples, batch_size, steps, max_steps)
 
 

@@ -14,7 +14,6 @@ from experiments.raw_audio.presets import PRESETS, Config
 from experiments.sequence_model import add_noise, totals_in_parts
 from experiments.sequence_presets import check_model
 from structdl.core.masks import length_mask
-from structdl.errors import require_at_least
 from structdl.training import cli
 from structdl.training.experiment import Experiment
 from structdl.training.precision import apply
@@ -29,14 +28,13 @@ def make_task(config: Config) -> Task:
     A batch is the numbers of its recordings and where in them it starts; -1 is no recording.
 
     Raises:
-      InputError: noise below 0; see also `check_model`, `load` and `train_batches`.
+      InputError: see `check_model`, `load` and `train_batches`.
     """
     data, splits = load(config)
     batch = train_batches(data.steps, splits.train, config.batch_size, config.max_steps)
     model = make_model(config)
     longest = int(data.steps.max())
     check_model(config.model, longest, INPUTS, config.parameters)
-    require_at_least("--weight-noise", config.weight_noise, 0)
 
     def init(key, inputs: Inputs):
         return model.init(key, jnp.zeros((1, longest, INPUTS)), train=False)["params"], ()

@@ -23,7 +23,7 @@ from structdl.core.distributions import (
     log_probabilities,
 )
 from structdl.datasets.simulate_particles import Trajectories
-from structdl.errors import InputError, require_at_least
+from structdl.errors import InputError
 from structdl.graphs.nri import (
     between_objects,
     drawn_stretches,
@@ -66,12 +66,11 @@ def make_approach(config: ModelConfig, *, edges_are_known: bool = True) -> Appro
       edges_are_known: whether what is found can be held against true edges, which all but NRI need.
 
     Raises:
-      InputError: a number out of its range, or an approach that needs edges where there are none.
+      InputError: options that exclude each other, or an approach that needs edges where there
+        are none.
     """
     if not edges_are_known and not isinstance(config, NRIConfig):
         raise InputError(f"{system_of(config)} needs true edges, and here none are known: take NRI")
-    for name in ("hidden", "encoder_hidden", "decoder_hidden"):
-        require_at_least(f"--model.{name.replace('_', '-')}", getattr(config, name, 1), 1)
     match config:
         case NRIConfig():
             return _inferred(config, edges_are_known)
@@ -256,16 +255,10 @@ def _masked(values: dict[str, Float[Array, " batch"]], mask: Bool[Array, " batch
 
 
 def _check(config: NRIConfig) -> None:
-    lowest = {"num_types": 2, "prediction_steps": 1, "stretches": 0, "burn_in": 0}
-    for name, least in lowest.items():
-        require_at_least(f"--model.{name.replace('_', '-')}", getattr(config, name), least)
     if config.stretches and config.decoder == "recurrent":
         raise InputError(
             "--model.stretches cuts out what a recurrent decoder remembers: leave it at 0"
         )
-    for name in ("temperature", "variance"):
-        if not getattr(config, name) > 0:
-            raise InputError(f"--model.{name} is {getattr(config, name)}: give a number above 0")
     if config.prior and len(config.prior) != config.num_types:
         raise InputError(
             f"--model.prior has {len(config.prior)} numbers, and --model.num-types is "

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments.sequence_presets import TOLERANCE, require_dropout
+from experiments.sequence_presets import TOLERANCE
 from experiments.skeleton_action.data import ACTIONS, BONES, JOINTS, PARTS
 from experiments.skeleton_action.presets import (
     AGCLSTMConfig,
@@ -16,7 +16,7 @@ from experiments.skeleton_action.presets import (
     ModelConfig,
     SRTSLConfig,
 )
-from structdl.errors import InputError, require_at_least
+from structdl.errors import InputError
 from structdl.graphs.agc_lstm import AGCLSTM, differences, gather_joints, spatial_partitions
 from structdl.graphs.sr_tsl import SRTSL
 from structdl.recurrent.stacked import LSTM
@@ -107,13 +107,9 @@ def make_model(config: Config) -> ActionReader:
     """The network of a config; its size is printed.
 
     Raises:
-      InputError: a number out of its range, or another size than --parameters wants.
+      InputError: another size than --parameters wants.
     """
     its = config.model
-    for name in ("hidden", "features", "num_layers", "clip"):
-        require_at_least(f"--model.{name.replace('_', '-')}", getattr(its, name, 1), 1)
-    require_at_least("--model.num-steps", getattr(its, "num_steps", 0), 0)
-    require_dropout("--model.dropout", its.dropout)
     model = ActionReader(its, len(ACTIONS[config.dataset]))
     require_size(size_of(model, config.frames), config.parameters)
     return model
@@ -135,7 +131,6 @@ def size_of(model: ActionReader, frames: int) -> int:
 
 def require_size(found: int, wanted: int) -> None:
     """Prints a size; raises InputError where it is further than TOLERANCE from what is wanted."""
-    require_at_least("--parameters", wanted, 0)
     print(f"{found} parameters" + (f", {found / wanted - 1:+.1%} of {wanted}" if wanted else ""))
     if wanted and abs(found - wanted) > TOLERANCE * wanted:
         raise InputError(

@@ -9,7 +9,6 @@ from experiments.skeleton_action.data import Augmentation, load, prepare
 from experiments.skeleton_action.figures import draw
 from experiments.skeleton_action.model import make_model
 from experiments.skeleton_action.presets import PRESETS, Config
-from structdl.errors import InputError
 from structdl.graphs.sr_tsl import clip_weights
 from structdl.training import cli
 from structdl.training.batches import in_order, shuffled_epochs
@@ -27,10 +26,9 @@ def make_task(config: Config) -> Task:
     A batch is the numbers of its sequences; -1 is none.
 
     Raises:
-      InputError: a number out of its range; see also `make_model` and `load`.
+      InputError: see `make_model` and `load`.
     """
     augmentation = Augmentation(config.rotation, config.scaling, config.cropping)
-    _check(config, augmentation)
     data, splits = load(config)
     model = make_model(config)
 
@@ -68,16 +66,6 @@ def _totals(logits, labels, mask):
     found = [class_totals(logits[:, clip], labels, mask) for clip in range(clips)]
     loss = sum(weights[clip] * found[clip]["loss"][0] for clip in range(clips))
     return found[-1] | {"loss": (loss, found[-1]["loss"][1])}
-
-
-def _check(config: Config, augmentation: Augmentation) -> None:
-    if config.frames < 2:
-        raise InputError(f"--frames is {config.frames}: give 2 or more")
-    for name, value in augmentation._asdict().items():
-        most = {"rotation": float("inf")}.get(name, 1)
-        if not 0 <= value < most:
-            limit = "" if name == "rotation" else " to below 1"
-            raise InputError(f"--{name} is {value}: give a number from 0{limit}")
 
 
 EXPERIMENT = Experiment("skeleton_action", Path(__file__).parent, PRESETS, make_task, draw)

@@ -5,12 +5,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from experiments.sequence_presets import require_dropout
 from experiments.temporal_localization.data import Videos, indices, videos_of
 from experiments.temporal_localization.figures import draw
 from experiments.temporal_localization.presets import PRESETS, Config, MatcherConfig
 from experiments.temporal_localization.scores import score
-from structdl.errors import InputError, require_at_least
 from structdl.graphs.prototypes import PrototypeMatcher, best_frames_mean, video_loss
 from structdl.training import cli
 from structdl.training.batches import in_order, shuffled_epochs
@@ -31,8 +29,6 @@ def make_task(config: Config) -> Task:
       InputError: a number out of its range.
     """
     model = make_matcher(config.model)
-    if not 0 < config.frame_share <= 1:
-        raise InputError(f"--frame-share is {config.frame_share}: give a number above 0, up to 1")
     splits = indices(config)
 
     def init(key, inputs: Inputs):
@@ -69,14 +65,7 @@ def make_task(config: Config) -> Task:
 
 
 def make_matcher(its: MatcherConfig) -> PrototypeMatcher:
-    """The network of a config.
-
-    Raises:
-      InputError: a number out of its range.
-    """
-    for name in ("features", "hidden"):
-        require_at_least(f"--model.{name}", getattr(its, name), 1)
-    require_dropout("--model.dropout", its.dropout)
+    """The network of a config."""
     return PrototypeMatcher(its.features, its.hidden, its.relational, its.dropout)
 
 

@@ -16,7 +16,7 @@ from structdl.datasets.sentence_pairs import (
     SentencePairs,
     encode_sentences,
 )
-from structdl.errors import InputError, require_at_least
+from structdl.errors import InputError
 
 
 class Batch(NamedTuple):
@@ -54,11 +54,9 @@ def short_pairs(pairs: Sequence[Pair], config: Config) -> list[Pair]:
     """Those that training shows; what is left out is printed.
 
     Raises:
-      InputError: a length below 1, or no pair that is so short.
+      InputError: no pair is so short.
     """
     longest = config.longest_source, config.longest_target
-    for name, value in zip(("source", "target"), longest, strict=True):
-        require_at_least(f"--longest-{name}", value, 1)
     kept = [pair for pair in pairs if all(map(lambda side, most: len(side) <= most, pair, longest))]
     if not kept:
         raise InputError(

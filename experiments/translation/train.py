@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.sequence_presets import TOLERANCE, require_dropout
+from experiments.sequence_presets import TOLERANCE
 from experiments.translation.data import Batch, as_batch, extents_of, load, rows_of, short_pairs
 from experiments.translation.figures import draw
 from experiments.translation.model import Translator
@@ -14,7 +14,7 @@ from experiments.translation.presets import PRESETS, Config
 from experiments.translation.scores import require_sacrebleu, score
 from experiments.translation.translate import make_model
 from structdl.datasets.sentence_pairs import PAD
-from structdl.errors import InputError, require_at_least
+from structdl.errors import InputError
 from structdl.training import cli
 from structdl.training.batches import in_order, shuffled_epochs
 from structdl.training.experiment import Experiment
@@ -29,14 +29,11 @@ def make_task(config: Config) -> Task:
     """The cross-entropy in nats of a target word, given the source and the words before it.
 
     Raises:
-      InputError: a number out of its range; a model of another size than is wanted; BLEU is to be
-        computed and sacrebleu is not installed; see also `load`, `short_pairs`.
+      InputError: a model of another size than is wanted; BLEU is to be computed and sacrebleu is
+        not installed; see also `load`, `short_pairs`.
     """
     if config.dataset != "numbers":
         require_sacrebleu()
-    for name in ("embedding", "beams"):
-        require_at_least(f"--{name}", getattr(config, name), 1)
-    require_at_least("--length-penalty", config.length_penalty, 0)
     corpus = load(config)
     model = make_model(config, corpus)
     check_model(model, config)
@@ -72,15 +69,11 @@ def make_task(config: Config) -> Task:
 
 
 def check_model(model: Translator, config: Config) -> None:
-    """Prints a model's size, and refuses what cannot be meant.
+    """Prints a model's size.
 
     Raises:
-      InputError: a number out of its range; a size further than TOLERANCE from what is wanted.
+      InputError: it is further than TOLERANCE from what is wanted.
     """
-    for name in ("hidden", "num_layers", "depth"):
-        require_at_least(f"--model.{name.replace('_', '-')}", getattr(config.model, name, 1), 1)
-    require_dropout("--model.dropout", config.model.dropout)
-    require_at_least("--parameters", config.parameters, 0)
     found, wanted = size_of(model), config.parameters
     if not wanted:
         print(f"{found} parameters")

@@ -195,7 +195,6 @@ def test_optimizers_take_steps(name, task):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"layers": 0}, "--layers is 0"),
         ({"batch_size": 17}, "--batch-size is 17"),
         ({"model": GGNNConfig(hidden=0)}, "--model.hidden is 0"),
         ({"model": GCNConfig()}, "one type of edges"),

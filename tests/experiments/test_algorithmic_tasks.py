@@ -131,8 +131,6 @@ def test_short_parity_is_solved_and_the_run_stops_there(tmp_path, capsys):
     [
         ({"model": StackedLSTMConfig()}, "parity gives all bits at once"),
         ({"problem": "addition", "model": FeedForwardConfig()}, "reads all bits at once"),
-        ({"model": GridLSTMConfig(0)}, "--model.hidden is 0"),
-        ({"model": GridLSTMConfig(num_layers=0)}, "--model.num-layers is 0"),
         ({"length": 0}, "the number of bits is 0"),
     ],
 )

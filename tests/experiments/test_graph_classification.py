@@ -255,7 +255,3 @@ def test_bad_options_are_refused():
         make_task(Config(dataset="MUTAGG"))
     with pytest.raises(InputError, match="MUTAG marks no nodes"):
         make_task(Config(dataset="MUTAG", nodes="marked"))
-    with pytest.raises(InputError, match="--batch-size is 0"):
-        make_task(Config(batch_size=0))
-    with pytest.raises(InputError, match=r"--model\.hidden"):
-        make_task(Config(model=GCNConfig(hidden=())))

@@ -250,7 +250,8 @@ def test_published_figures_stand_beside_their_presets():
     [
         (["karate", "--dataset", "coro"], "unknown data set 'coro': did you mean 'cora'"),
         (["karate", "--model.hidden", "0"], "--model.hidden is 0"),
-        (["karate", "--model.validation", "1.5"], "validation = 1.5"),
+        (["karate", "--model.validation", "1.5"], "--model.validation is 1.5"),
+        (["karate", "--model.validation", "0.95"], "validation = 0.95"),
         (["sage-unsupervised-cora", "--dataset", "karate", "--model.walk-length", "0"],
          "--model.walk-length is 0"),
         (["sage-unsupervised-cora", "--dataset", "karate", "--model.hidden"],

@@ -362,7 +362,7 @@ def test_approaches_that_need_edges_are_refused_without(walking, config):
         (["--model.num-types", "1"], "--model.num-types is 1"),
         (["--model.prior", "0.5", "0.6"], "probabilities sum to 1"),
         (["--model.prior", "0.5", "0.3", "0.2"], "--model.prior has 3 numbers"),
-        (["--model.variance", "0"], "--model.variance is 0.0: give a number above 0"),
+        (["--model.variance", "0"], "--model.variance is 0.0: it must be above 0"),
         (["--model.temperature", "-1"], "--model.temperature is -1.0"),
         (["--model.prediction-steps", "0"], "--model.prediction-steps is 0"),
         (["--model.stretches", "-1"], "--model.stretches is -1"),

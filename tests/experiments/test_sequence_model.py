@@ -172,24 +172,6 @@ def test_a_size_that_no_width_has_is_said_to_have_none():
         check_model(GRUConfig(4), 9, 88, 10**8)
 
 
-@pytest.mark.parametrize(
-    ("config", "words"),
-    [
-        (RNNConfig(0), "--model.hidden is 0"),
-        (LSTMConfig(3, num_layers=0), "--model.num-layers is 0"),
-        (GridLSTMConfig(3, num_layers=0), "--model.num-layers is 0"),
-        (GridLSTMConfig(3, dropout=1.0), "--model.dropout is 1.0"),
-        (TCNConfig(3, num_levels=0), "--model.num-levels is 0"),
-        (TCNConfig(3, kernel_size=-1), "--model.kernel-size is -1"),
-        (GRUConfig(3, dropout=1.0), "--model.dropout is 1.0"),
-        (GRUConfig(3, dropout=-0.1), "--model.dropout is -0.1"),
-    ],
-)
-def test_numbers_out_of_their_range_are_refused(config, words):
-    with pytest.raises(InputError, match=words):
-        check_model(config, 9, 2, 0)
-
-
 def test_a_convolution_that_does_not_reach_far_enough_is_refused():
     config = TCNConfig(3, num_levels=2, kernel_size=3, warn_beyond=False)  # sees 13 steps
     check_model(config, 20, 2, 0, reach=13)

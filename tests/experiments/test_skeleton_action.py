@@ -212,9 +212,9 @@ def test_a_run_that_goes_on_equals_one_that_was_not_interrupted(resumed_equals_w
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--frames", "1"], "--frames is 1: give 2 or more"),
-        (["--rotation", "-1"], "--rotation is -1.0: give a number from 0"),
-        (["--cropping", "1"], "--cropping is 1.0: give a number from 0 to below 1"),
+        (["--frames", "1"], "--frames is 1: it must be at least 2"),
+        (["--rotation", "-1"], "--rotation is -1.0: it must be at least 0"),
+        (["--cropping", "1"], "--cropping is 1.0: it must be at least 0 and below 1"),
         (["--model.hidden", "0"], "--model.hidden is 0"),
         (["--model.dropout", "1"], "--model.dropout is 1.0"),
         (["--validation-subjects", "2"], "validation_subjects are (2,)"),

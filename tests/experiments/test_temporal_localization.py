@@ -180,13 +180,13 @@ def test_presets_make_their_models(name):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--num-test", "0"], "num_test is 0"),
-        (["--group-share", "2"], "group_share is 2.0"),
-        (["--frame-share", "0"], "--frame-share is 0.0: give a number above 0, up to 1"),
+        (["--num-test", "0"], "--num-test is 0"),
+        (["--group-share", "2"], "--group-share is 2.0"),
+        (["--frame-share", "0"], "--frame-share is 0.0: it must be above 0 and at most 1"),
         (["--model.features", "0"], "--model.features is 0"),
         (["--model.dropout", "1"], "--model.dropout is 1.0"),
         (["--model.threshold", "0"], "threshold is 0.0"),
-        (["--model.neighbour-share", "2"], "neighbour_share is 2.0"),
+        (["--model.neighbour-share", "2"], "--model.neighbour-share is 2.0"),
         (["--batch-size", "41"], "--batch-size is 41"),
     ],
 )
