@@ -34,7 +34,7 @@ class OptimizerConfig:
     name: str = "adam"
     """Any optax optimizer: sgd, adagrad, rmsprop, adam...; momentum is sgd with momentum 0.9."""
     learning_rate: NonNegativeFloat | None = None
-    """None takes optax's own default, where the optimizer has one."""
+    """None takes optax's own default, where the optimizer has one; a schedule scales that too."""
     kwargs: dict[str, KeywordValue] = dataclasses.field(default_factory=dict)
     """Further arguments of the optax function, say: momentum 0.9 nesterov True."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -70,7 +70,7 @@ def make_optimizer(config: OptimizerConfig) -> Optimizer:
 
     Raises:
       InputError: an unknown name, a keyword or value that optax refuses, a missing learning rate,
-        a schedule without a horizon.
+        a schedule without a horizon, or without a learning rate.
     """
     check_ranges(config, prefix="--optimizer.")
     factory, arguments = _bound_arguments(config)
@@ -213,6 +213,8 @@ def _bound_arguments(config: OptimizerConfig) -> tuple[Callable, dict[str, Any]]
     if config.learning_rate is not None:
         arguments[_rate_name(factory)] = float(config.learning_rate)
     parameters = inspect.signature(factory).parameters
+    if config.schedule != "constant" or config.warmup_steps:
+        arguments = _default_rate(config, factory) | arguments
     try:
         inspect.signature(factory).bind(**arguments)
         for name, value in config.kwargs.items():
@@ -225,6 +227,23 @@ def _bound_arguments(config: OptimizerConfig) -> tuple[Callable, dict[str, Any]]
             "with --optimizer.learning-rate X and --optimizer.kwargs NAME VALUE."
         ) from None
     return factory, arguments
+
+
+def _default_rate(config: OptimizerConfig, factory: Callable) -> dict[str, float]:
+    """optax's own learning rate as an argument, where there is one: what a schedule scales.
+
+    Raises:
+      InputError: the optimizer goes without a rate, and none is given.
+    """
+    name = _rate_name(factory)
+    rate = inspect.signature(factory).parameters[name].default
+    if rate is None and config.learning_rate is None and name not in config.kwargs:
+        raise InputError(
+            f"optimizer {config.name!r} has no learning rate of its own, which "
+            f"--optimizer.schedule {config.schedule} and --optimizer.warmup-steps "
+            f"{config.warmup_steps} would scale: give an --optimizer.learning-rate."
+        )
+    return {name: float(rate)} if isinstance(rate, int | float) else {}
 
 
 def _rate_name(factory: Callable) -> str | None:

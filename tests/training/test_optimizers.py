@@ -1,5 +1,7 @@
 """Optimizers by name: every one of optax through the shared step, and what is put around them."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -139,6 +141,45 @@ def test_both_rates_of_muon_follow_the_schedule():
         np.testing.assert_allclose(halfway[name], update / 2, rtol=1e-5)
 
 
+def with_a_default_rate() -> list[str]:
+    factories = available_optimizers().items()
+    signatures = {name: inspect.signature(factory).parameters for name, factory in factories}
+    rates = ("learning_rate", "max_learning_rate")
+    defaults = {
+        name: next(parameters[rate].default for rate in rates if rate in parameters)
+        for name, parameters in signatures.items()
+    }
+    return [name for name, rate in defaults.items() if rate is not inspect.Parameter.empty]
+
+
+@pytest.mark.parametrize("name", with_a_default_rate())
+def test_a_schedule_scales_the_rate_that_optax_gives_or_is_refused(name):
+    linear = OptimizerConfig(name, schedule="linear", schedule_steps=4)
+    warm = OptimizerConfig(name, warmup_steps=4)
+    assert not make_optimizer(OptimizerConfig(name)).hyperparams
+    if name in ("adadelta", "adafactor", "lbfgs"):
+        for config in (linear, warm):
+            with pytest.raises(InputError, match=f"'{name}' has no learning rate of its own"):
+                make_optimizer(config)
+        return
+
+    def last_update(config, *steps):
+        optimizer, grads = make_optimizer(config), {"kernel": jnp.ones((2, 3))}
+        state = optimizer.make(optimizer.hyperparams, 0).init(grads)
+        for step in steps:
+            transform = optimizer.make(optimizer.hyperparams, step)
+            # a loss so large that no Polyak step is shorter than its longest
+            updates, state = optax.with_extra_args_support(transform).update(
+                grads, state, grads, value=jnp.array(1e9)
+            )
+        return np.asarray(updates["kernel"])
+
+    constant = last_update(OptimizerConfig(name), 0, 0)
+    np.testing.assert_array_equal(last_update(linear, 0, 0), constant)
+    for config in (linear, warm):
+        assert not np.allclose(last_update(config, 1, 3), constant, rtol=0.05)
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
@@ -151,6 +192,7 @@ def test_both_rates_of_muon_follow_the_schedule():
         (OptimizerConfig("adam", 0.1, ema=1.5), "ema"),
         (OptimizerConfig("adam", 0.1, clip_norm=-1.0), "clip-norm"),
         (OptimizerConfig("adam", float("nan")), "learning-rate"),
+        (OptimizerConfig("adam", -0.1), "learning-rate is -0.1: it must be at least 0"),
     ],
 )
 def test_bad_input_is_named(config, words):
