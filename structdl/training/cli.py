@@ -30,6 +30,7 @@ from structdl.training.experiment import (
 from structdl.training.logging import MetricsLog, Stopwatch, read_rows
 from structdl.training.loop import Fit, check_start, fit, restore
 from structdl.training.measure import measure
+from structdl.training.memory import naming_memory
 from structdl.training.metrics import summarize
 from structdl.training.optimizers import Optimizer, make_optimizer
 from structdl.training.parallel import devices_of
@@ -60,7 +61,7 @@ def main(experiment: Experiment, argv: Sequence[str] | None = None) -> None:
 def mendable() -> Iterator[None]:
     """Ends the process with a few words where the user, and not a bug, has to be spoken to."""
     try:
-        with while_somebody_reads():
+        with while_somebody_reads(), naming_memory():
             yield
     except InputError as error:
         paragraph = textwrap.fill(

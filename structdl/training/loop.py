@@ -11,8 +11,9 @@ from structdl.errors import InputError, require_known
 from structdl.training.checkpoints import Checkpoints
 from structdl.training.evaluate import number_batches
 from structdl.training.logging import MetricsLog, Stopwatch
+from structdl.training.memory import require_memory
 from structdl.training.optimizers import Optimizer
-from structdl.training.parallel import on_devices
+from structdl.training.parallel import devices_of, on_devices
 from structdl.training.placement import Placement, Share
 from structdl.training.precision import in_precision
 from structdl.training.preemption import Preempted
@@ -229,7 +230,8 @@ def check_start(task: Task, optimizer: Optimizer, run: Run) -> None:
     """Traces a run's first state and loss, so that a mistake in its config shows at no cost.
 
     Raises:
-      InputError: whatever the task's functions refuse, or devices that the seeds do not fit.
+      InputError: whatever the task's functions refuse, devices that the seeds do not fit, or a
+        state that is larger than their memory.
     """
     placement = on_devices(run)
     programs = make_programs(task, optimizer, run, placement)
@@ -238,6 +240,7 @@ def check_start(task: Task, optimizer: Optimizer, run: Run) -> None:
         group = _make_group(task, seeds, [optimizer.hyperparams] * len(seeds))
         placement.check(group.first_batch)
     state = jax.eval_shape(programs.init, *group.init_args)
+    require_memory(state, len(devices_of(run)))
 
     def loss(state, seed_data, batch):
         inputs = Inputs(task.data, seed_data, batch)

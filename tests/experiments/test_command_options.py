@@ -65,6 +65,7 @@ def test_only_a_presets_own_figures_are_recorded(is_refused):
         (["karate", "--optimizer.learning-rate", "-0.1"], "it must be at least 0"),
         (["karate", "--optimizer.kwargs", "b1", "nan"], "--optimizer.kwargs.b1 is nan"),
         (["karate", "--model.hidden", "16", "0"], "each number must be at least 1"),
+        (["karate", "--model.hidden", "1000000000", "1000000000"], "would take 12,000,000,456 GB"),
         (["karate", "--seed", "4294967296"], "--seed is 4294967296"),
         (["karate", "--model.hidden"], "--model.hidden is ()"),
         (["karate", "--model.dropout", "1.5"], "dropout"),

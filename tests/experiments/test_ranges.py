@@ -3,18 +3,20 @@
 import copy
 import dataclasses
 import functools
+import json
 import math
 import typing
 
 import pytest
 
-from experiments import get, names
+from experiments import get, load_run, names
 from experiments.optimizer_comparison import compare
 from structdl.errors import InputError
 from structdl.training import cli
 from structdl.training.optimizers import OptimizerConfig
 from structdl.training.ranges import check_ranges, hints, unwrapped
 from structdl.training.run import DataConfig, Run
+from structdl.training.workdir import to_dict
 
 PROBES = (-1, 0, math.nan, math.inf)
 
@@ -108,3 +110,12 @@ def test_a_command_is_refused_before_it_reads_data(name, is_refused, tmp_path):
     option = next(numbers_of(model))[0].replace("--", "--model.")
     is_refused(lambda argv: cli.main(its, argv), [option, "-1"], f"{option} is ")
     assert not any(tmp_path.iterdir())
+
+
+def test_numbers_of_a_stored_run_are_checked_too(tmp_path):
+    config = to_dict(next(iter(get("node_classification").presets.values())).config)
+    config["run"]["num_seeds"] = 10**9
+    record = {"experiment": "node_classification", "config": config}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"config\.json: --num-seeds is 1000000000: it must be"):
+        load_run(tmp_path)
