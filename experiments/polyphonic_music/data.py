@@ -52,10 +52,8 @@ def train_batches(
     """`batch(step, seed)`: see `shuffled_stretches`.
 
     Raises:
-      InputError: a batch or a stretch that is empty, or a batch larger than the training set.
+      InputError: a batch larger than the training set.
     """
-    if max_time < 2:
-        raise InputError(f"--max-time is {max_time}: a step and the one before it take 2.")
     return shuffled_stretches(examples, batch_size, lengths, max_time)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, NamedTuple
 
 import tyro
+from annotated_types import Ge
 
 from experiments.sequence_model import (
     GRUConfig,
@@ -16,7 +17,7 @@ from experiments.sequence_model import (
 from experiments.sequence_presets import BAI, NAMES, run_of, system_of
 from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
-from structdl.training.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
+from structdl.training.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, in_range
 from structdl.training.run import DataConfig, Run
 
 
@@ -31,7 +32,7 @@ class Config:
     """What the model must have, within 5 %, its read-out not counted; 0 for any number."""
     batch_size: PositiveInt = 16
     """Pieces a step."""
-    max_time: PositiveInt = 256
+    max_time: in_range(int, Ge(2)) = 256
     """Of a longer piece a step sees a stretch of this length, drawn at random."""
     weight_noise: NonNegativeFloat = 0.0
     """Standard deviation of what is added to every parameter in each training step."""

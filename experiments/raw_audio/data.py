@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments.raw_audio.presets import Config
+from experiments.raw_audio.presets import INPUTS, TARGETS, Config
 from structdl.datasets import decaying_tones, spoken_digits
 from structdl.datasets.sequences import Splits, split_indices
 from structdl.datasets.spoken_digits import num_frames
@@ -14,7 +14,6 @@ from structdl.errors import InputError, nearest_names
 from structdl.training.batches import Stretch, shuffled_stretches
 
 DATASETS = ("decaying_tones", "spoken_digits")
-INPUTS, TARGETS = 20, 10  # samples that a step sees, and those after them that it predicts
 
 
 class Recordings(NamedTuple):
@@ -28,11 +27,8 @@ def load(config: Config) -> tuple[Recordings, Splits]:
     """The recordings of all splits, and the indices of each split's.
 
     Raises:
-      InputError: an unknown set, or one that cannot be had; a limit below one step.
+      InputError: an unknown set, or one that cannot be had.
     """
-    least = INPUTS + TARGETS
-    if config.max_samples < least:
-        raise InputError(f"--max-samples is {config.max_samples}: one step takes {least}.")
     if config.dataset == "decaying_tones":
         splits = decaying_tones.load(data_dir=config.data.dir)
     elif config.dataset == "spoken_digits":

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.raw_audio.data import INPUTS, TARGETS
 from experiments.raw_audio.mixture import mixture_of, moments
 from experiments.raw_audio.model import make_model
-from experiments.raw_audio.presets import Config
+from experiments.raw_audio.presets import INPUTS, TARGETS, Config
 from experiments.sequence_presets import system_of
 from structdl.datasets.spoken_digits import frames
 from structdl.training.curves import draw_learning_curves, draw_runs, runs_beside

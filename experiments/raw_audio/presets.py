@@ -4,6 +4,7 @@ import dataclasses
 from typing import Annotated
 
 import tyro
+from annotated_types import Ge
 
 from experiments.sequence_model import (
     GRUConfig,
@@ -15,8 +16,10 @@ from experiments.sequence_model import (
 from experiments.sequence_presets import run_of, system_of
 from structdl.training.experiment import Preset
 from structdl.training.optimizers import OptimizerConfig
-from structdl.training.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
+from structdl.training.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, in_range
 from structdl.training.run import DataConfig, Run
+
+INPUTS, TARGETS = 20, 10  # samples that a step sees, and those after them that it predicts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Config:
     """What the model must have, within 5 %, its read-out not counted; 0 for any number."""
     components: PositiveInt = 20
     """Gaussians in the mixture that a step predicts by."""
-    max_samples: PositiveInt = 6020
+    max_samples: in_range(int, Ge(INPUTS + TARGETS)) = 6020
     """Of a longer recording the beginning is kept."""
     batch_size: PositiveInt = 16
     """Recordings a step."""

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from experiments.raw_audio.data import INPUTS, TARGETS, load, train_batches, whole
+from experiments.raw_audio.data import load, train_batches, whole
 from experiments.raw_audio.figures import draw
 from experiments.raw_audio.mixture import log_density, mixture_of
 from experiments.raw_audio.model import make_model
-from experiments.raw_audio.presets import PRESETS, Config
+from experiments.raw_audio.presets import INPUTS, PRESETS, TARGETS, Config
 from experiments.sequence_model import add_noise, totals_in_parts
 from experiments.sequence_presets import check_model
 from structdl.core.masks import length_mask

@@ -164,8 +164,17 @@ def differences(positions: Float[Array, "batch time ..."]) -> Float[Array, "batc
 
 
 def pool_time(xs: Float[Array, "batch time ..."]) -> Float[Array, "batch half ..."]:
-    """The mean of every two frames; a last one without a partner is left out."""
+    """The mean of every two frames; a last one without a partner is left out.
+
+    Raises:
+      InputError: there is only one frame.
+    """
     half = xs.shape[1] // 2
+    if not half:
+        raise InputError(
+            "a sequence of 1 frame cannot be halved in time, as it is between any two layers: give "
+            "2^(num_layers - 1) frames or more, or fewer layers"
+        )
     return jnp.mean(xs[:, : 2 * half].reshape(xs.shape[0], half, 2, *xs.shape[2:]), axis=2)
 
 

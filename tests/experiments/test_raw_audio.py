@@ -12,7 +12,7 @@ from jax.scipy import stats
 from jax.test_util import check_grads
 
 from experiments.raw_audio import train
-from experiments.raw_audio.data import INPUTS, TARGETS, load, train_batches, whole
+from experiments.raw_audio.data import load, train_batches, whole
 from experiments.raw_audio.figures import predictions
 from experiments.raw_audio.mixture import (
     LOG_SCALE_FLOOR,
@@ -22,7 +22,7 @@ from experiments.raw_audio.mixture import (
     num_outputs,
 )
 from experiments.raw_audio.model import make_model
-from experiments.raw_audio.presets import PRESETS, Config
+from experiments.raw_audio.presets import INPUTS, PRESETS, TARGETS, Config
 from experiments.raw_audio.train import EXPERIMENT, frames_of, main, make_task
 from experiments.sequence_model import RNNConfig
 from structdl.datasets import decaying_tones

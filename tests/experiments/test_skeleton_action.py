@@ -213,6 +213,7 @@ def test_a_run_that_goes_on_equals_one_that_was_not_interrupted(resumed_equals_w
     ("words", "message"),
     [
         (["--frames", "1"], "--frames is 1: it must be at least 2"),
+        (["--frames", "2", "--model.num-layers", "3"], "1 frame cannot be halved"),
         (["--rotation", "-1"], "--rotation is -1.0: it must be at least 0"),
         (["--cropping", "1"], "--cropping is 1.0: it must be at least 0 and below 1"),
         (["--model.hidden", "0"], "--model.hidden is 0"),
