@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge, Le
 from jaxtyping import Array, Float, Int
 
 from structdl.core.sparse import dropout
@@ -14,7 +15,7 @@ from structdl.recurrent.grid_orders import State
 from structdl.recurrent.stacked import GRU, LSTM, RNN
 from structdl.recurrent.two_lstm import TwoLSTM
 from structdl.temporal.tcn import TCN, fold_weight_norm, init_state, tcn_params, tcn_step
-from structdl.training.ranges import AnyFloat, DropoutRate, PositiveInt
+from structdl.training.ranges import AnyFloat, Depth, DropoutRate, PositiveInt, in_range
 from structdl.training.run import FREE
 
 
@@ -24,7 +25,7 @@ class RNNConfig:
 
     hidden: PositiveInt = 100
     """Units of each layer."""
-    num_layers: PositiveInt = 1
+    num_layers: Depth = 1
     dropout: DropoutRate = 0.0
     """Of what leaves each layer."""
 
@@ -35,7 +36,7 @@ class GRUConfig:
 
     hidden: PositiveInt = 46
     """Units of each layer."""
-    num_layers: PositiveInt = 1
+    num_layers: Depth = 1
     dropout: DropoutRate = 0.0
     """Of what leaves each layer."""
 
@@ -46,7 +47,7 @@ class LSTMConfig:
 
     hidden: PositiveInt = 36
     """Units of each layer."""
-    num_layers: PositiveInt = 1
+    num_layers: Depth = 1
     dropout: DropoutRate = 0.0
     """Of what leaves each layer."""
     forget_bias: AnyFloat = 1.0
@@ -59,7 +60,7 @@ class TCNConfig:
 
     channels: PositiveInt = 25
     """Of each level."""
-    num_levels: PositiveInt = 4
+    num_levels: in_range(int, Ge(1), Le(30)) = 4
     kernel_size: PositiveInt = 5
     dropout: DropoutRate = 0.0
     """After each convolution."""
@@ -73,7 +74,7 @@ class GridLSTMConfig:
 
     hidden: PositiveInt = 34
     """Units of each block along time, and as many along depth."""
-    num_layers: PositiveInt = 3
+    num_layers: Depth = 3
     """The extent of depth."""
     tied: bool = True
     """Whether all layers have the same weights."""

@@ -7,7 +7,7 @@ import tyro
 
 from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
-from structdl.training.ranges import AnyFloat, PositiveInt
+from structdl.training.ranges import AnyFloat, Depth, PositiveInt
 from structdl.training.run import DataConfig, Run
 
 
@@ -39,7 +39,7 @@ class Config:
     """shortest_path, euler_circuit, far_colour, babi04, babi15, babi16 or babi18."""
     num_train: PositiveInt | None = None
     """Graphs to train on; None means the task's own number."""
-    layers: PositiveInt = 5
+    layers: Depth = 5
     """How many edges information travels: the steps of a GGNN, the convolutions of a GCN."""
     batch_size: PositiveInt = 50
     """Graphs in a batch."""

@@ -9,7 +9,7 @@ from annotated_types import Ge, Le
 from structdl.datasets.simulate_algorithmic import MAX_SYMBOLS
 from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
-from structdl.training.ranges import PositiveInt, in_range
+from structdl.training.ranges import Depth, PositiveInt, in_range
 from structdl.training.run import DataConfig, Run
 
 
@@ -19,7 +19,7 @@ class GridLSTMConfig:
 
     hidden: PositiveInt = 64
     """Units of each dimension."""
-    num_layers: PositiveInt = 6
+    num_layers: Depth = 6
     """The extent of depth."""
     tied: bool = True
     """Whether all layers have the same weights."""
@@ -31,7 +31,7 @@ class FeedForwardConfig:
 
     hidden: PositiveInt = 64
     """Units of each layer."""
-    num_layers: PositiveInt = 12
+    num_layers: Depth = 12
     tied: bool = True
     """Whether all layers have the same weights."""
     activation: Literal["tanh", "relu"] = "tanh"
@@ -43,7 +43,7 @@ class StackedLSTMConfig:
 
     hidden: PositiveInt = 100
     """Units of each layer."""
-    num_layers: PositiveInt = 1
+    num_layers: Depth = 1
 
 
 ModelConfig = GridLSTMConfig | FeedForwardConfig | StackedLSTMConfig

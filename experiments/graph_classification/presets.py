@@ -7,7 +7,7 @@ import tyro
 
 from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
-from structdl.training.ranges import DropoutRate, NonNegativeInt, PositiveInt, Widths
+from structdl.training.ranges import Depth, DropoutRate, NonNegativeInt, PositiveInt, Widths
 from structdl.training.run import DataConfig, Run
 
 
@@ -17,8 +17,8 @@ class GINConfig:
 
     hidden: PositiveInt = 32
     """The width of every layer."""
-    num_layers: PositiveInt = 4
-    mlp_layers: PositiveInt = 2
+    num_layers: Depth = 4
+    mlp_layers: Depth = 2
     """Dense layers of each perceptron."""
     train_epsilon: bool = False
     batch_norm: bool = True

@@ -8,7 +8,7 @@ import tyro
 
 from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
-from structdl.training.ranges import AnyFloat, DropoutRate, NonNegativeInt, PositiveInt
+from structdl.training.ranges import AnyFloat, Depth, DropoutRate, NonNegativeInt, PositiveInt
 from structdl.training.run import FREE, DataConfig, Run
 
 
@@ -18,7 +18,7 @@ class ThreeLSTMConfig:
 
     hidden: PositiveInt = 16
     """Units of each of the three dimensions."""
-    num_layers: PositiveInt = 4
+    num_layers: Depth = 4
     """Each begins at another corner, and has weights of its own."""
     patch: PositiveInt = 2
     """Rows and columns of pixels in a patch."""

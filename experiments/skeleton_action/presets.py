@@ -4,11 +4,12 @@ import dataclasses
 from typing import Annotated, Literal
 
 import tyro
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from structdl.training.experiment import Preset
 from structdl.training.optimizers import OptimizerConfig
 from structdl.training.ranges import (
+    Depth,
     DropoutRate,
     NonNegativeFloat,
     NonNegativeInt,
@@ -25,7 +26,7 @@ class AGCLSTMConfig:
 
     hidden: PositiveInt = 20
     """Units of a joint, and of a part."""
-    num_layers: PositiveInt = 3
+    num_layers: Depth = 3
     """Between two of them time is halved."""
     streams: Literal["joints", "parts", "both"] = "both"
     """What the nodes are; the scores of both are added."""
@@ -41,7 +42,7 @@ class SRTSLConfig:
     """Of a part."""
     hidden: PositiveInt = 55
     """Units of each LSTM."""
-    num_steps: NonNegativeInt = 3
+    num_steps: in_range(int, Ge(0), Le(1000)) = 3
     """How often the parts of a frame hear each other."""
     clip: PositiveInt = 8
     """Frames of a clip."""
@@ -55,7 +56,7 @@ class LSTMConfig:
 
     hidden: PositiveInt = 62
     """Units of each layer."""
-    num_layers: PositiveInt = 2
+    num_layers: Depth = 2
     dropout: DropoutRate = 0.5
     """Of what enters each layer but the first, and the logits' layer."""
 
@@ -66,7 +67,7 @@ class GCNConfig:
 
     hidden: PositiveInt = 109
     """Units of a joint."""
-    num_layers: PositiveInt = 3
+    num_layers: Depth = 3
     dropout: DropoutRate = 0.5
     """Of what enters each layer but the first, and the logits' layer."""
 

@@ -12,7 +12,7 @@ from structdl.core.sparse import dropout, lookup
 from structdl.recurrent.grid_lstm import Order
 from structdl.recurrent.grid_orders import State
 from structdl.recurrent.reencoder import Reencoder
-from structdl.training.ranges import DropoutRate, PositiveInt
+from structdl.training.ranges import Depth, DropoutRate, PositiveInt
 from structdl.training.run import FREE
 
 
@@ -24,7 +24,7 @@ class ReencoderConfig:
     """Features of the source and of the target dimension."""
     depth: PositiveInt = 100
     """Features of depth."""
-    num_layers: PositiveInt = 2
+    num_layers: Depth = 2
     """Grids one upon another; every second one scans the source backwards."""
     dropout: DropoutRate = 0.0
     """Of each symbol's embedding and of what enters the read-out."""
@@ -40,7 +40,7 @@ class EncoderDecoderConfig:
 
     hidden: PositiveInt = 200
     """Units of each layer."""
-    num_layers: PositiveInt = 2
+    num_layers: Depth = 2
     """Of the encoder, and of the decoder."""
     attention: bool = False
     """Whether each target word looks at all places of the source."""

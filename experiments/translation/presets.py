@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import tyro
+from annotated_types import Ge, Le
 
 from experiments.translation.model import EncoderDecoderConfig, ModelConfig, ReencoderConfig
 from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
-from structdl.training.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
+from structdl.training.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, in_range
 from structdl.training.run import DataConfig, Run
 
 # on a CPU the fastest way, by a factor of 3
@@ -31,7 +32,7 @@ class Config:
     """Symbols of a source sentence; of training, pairs with a longer one are left out."""
     longest_target: PositiveInt = 14
     """Symbols of a target sentence; of training, pairs with a longer one are left out."""
-    beams: PositiveInt = 5
+    beams: in_range(int, Ge(1), Le(1000)) = 5
     """Translations that beam search keeps."""
     length_penalty: NonNegativeFloat = 1.0
     """Beam search compares log probabilities / length ** this."""

@@ -83,6 +83,7 @@ def _limit(bound: Bound) -> int | float:
 AnyInt = in_range(int)
 NonNegativeInt = in_range(int, Ge(0))
 PositiveInt = in_range(int, Ge(1))
+Depth = in_range(int, Ge(1), Le(1000))  # of layers that are built one by one
 AnyFloat = in_range(float)
 NonNegativeFloat = in_range(float, Ge(0))
 PositiveFloat = in_range(float, Gt(0))

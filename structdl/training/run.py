@@ -29,7 +29,7 @@ class Run:
     """Seeds seed to seed + num-seeds - 1 are run; figures are means over them."""
     eval_every: NonNegativeInt = 1
     """Steps between validations; 0 for none."""
-    steps_per_call: PositiveInt = 1
+    steps_per_call: in_range(int, Ge(1), Le(1_000_000)) = 1
     """Steps in one compiled call; logs and checkpoints sit on its multiples."""
     seed_mode: Literal["vmap", "loop"] = "vmap"
     """Whether seeds train together, in groups of seeds-per-call, or one after another."""

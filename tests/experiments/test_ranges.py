@@ -95,6 +95,7 @@ def test_every_number_is_in_its_declared_range_or_refused_by_name(name):
         for option, metavar, change in numbers_of(kind()):
             numbers += 1
             assert metavar, f"{kind.__name__}: {option} declares no range"
+            assert "INT" not in metavar or refusal(change(2**32)), f"{option} is beyond int32"
             for value in PROBES:
                 found = refusal(change(value))
                 assert bool(found) != is_allowed(metavar, value), f"{option} {value}: {found!r}"
