@@ -11,7 +11,9 @@ from experiments.node_classification import unsupervised
 from experiments.node_classification.data import SPLITS, Nodes, load
 from experiments.node_classification.figures import draw
 from experiments.node_classification.model import (
+    ChebyshevConfig,
     DeepWalkConfig,
+    GCNConfig,
     LabelPropagationConfig,
     make_network,
     make_structure,
@@ -19,6 +21,7 @@ from experiments.node_classification.model import (
 )
 from experiments.node_classification.presets import PRESETS, Config
 from structdl.core.sparse import SparseRows
+from structdl.errors import InputError
 from structdl.training import cli
 from structdl.training.experiment import Experiment
 from structdl.training.metrics import class_totals
@@ -62,7 +65,16 @@ def make_task(config: Config) -> Task:
 
 
 def network_task(config: Config, nodes: Nodes) -> Task:
-    """A network trained on the labels of the training nodes."""
+    """A network trained on the labels of the training nodes.
+
+    Raises:
+      InputError: the nodes have no features, and the network needs them.
+    """
+    if nodes.features is None and not isinstance(config.model, GCNConfig | ChebyshevConfig):
+        raise InputError(
+            f"--dataset {config.dataset} has no features, and {type(config.model).__name__} needs "
+            "some: choose cora, citeseer or pubmed, or a GCN or Chebyshev preset."
+        )
     network = make_network(config.model, nodes.num_classes)
 
     def logits_of(params, data: NodeData, train: bool, **kwargs):

@@ -18,8 +18,9 @@ from experiments.optimizer_comparison.workload import (
     Workload,
     evaluates_objective,
 )
-from structdl.errors import require_at_least
+from structdl.errors import require_at_least, require_at_most
 from structdl.training.optimizers import Optimizer, make_optimizer
+from structdl.training.ranges import LARGEST_INT
 from structdl.training.seeds import stack
 
 NAME = "landscapes"
@@ -45,8 +46,9 @@ def lane_of(job: Job) -> Lane:
 
 
 def landscape_workload(num_steps: int) -> Workload:
-    """Raises InputError for fewer steps than points of a curve."""
+    """Raises InputError for fewer steps than points of a curve, or more than can be counted."""
     require_at_least(f"--tasks {NAME}:STEPS: STEPS", num_steps, POINTS)
+    require_at_most(f"--tasks {NAME}:STEPS: STEPS", num_steps, LARGEST_INT)
 
     def run(name: str, jobs: Sequence[Job], folder: Path) -> list[Outcome]:
         lanes = [lane_of(job) for job in jobs]

@@ -22,6 +22,7 @@ from structdl.training.logging import MetricsLog, Stopwatch
 from structdl.training.loop import Fit, fit
 from structdl.training.measure import measure
 from structdl.training.optimizers import OptimizerConfig, make_optimizer
+from structdl.training.ranges import check_ranges
 from structdl.training.run import DataConfig, Run
 from structdl.training.workdir import CHECKPOINTS, METRICS
 
@@ -48,6 +49,7 @@ def task_workload(words: str, data: DataConfig) -> Workload:
     config = dataclasses.replace(experiment.presets[preset].config, data=data)
     run = _run(words, config.run, _number(words, steps, config.run.num_steps))
     config = dataclasses.replace(config, run=run)
+    check_ranges(config)
     problem = f"{name}:{preset}"
 
     def train(name: str, jobs: Sequence[Job], folder: Path) -> list[Outcome]:

@@ -60,6 +60,7 @@ def test_only_a_presets_own_figures_are_recorded(is_refused):
         (["karate", "--dataset", "coro"], "unknown data set 'coro': did you mean 'cora'"),
         (["karate", "--optimizer.name", "adm"], "unknown optimizer 'adm': did you mean"),
         (["karate", "--optimizer.kwargs", "b7", "0.9"], "b7"),
+        (["gat-cora", "--dataset", "karate"], "--dataset karate has no features"),
         (["karate", "--num-seeds", "0"], "--num-seeds is 0"),
         (["karate", "--num-seeds", "1000000000"], "at least 1 and at most 100000"),
         (["karate", "--optimizer.learning-rate", "-0.1"], "it must be at least 0"),

@@ -405,6 +405,7 @@ def test_pictures_of_what_goes_wrong(records, tmp_path):
         (["--search-seed", "-1"], "--search-seed is -1"),
         (["--target", "2"], "--target is 2.0"),
         (["--tasks", "landscapes:10"], "is 10: it must be at least"),
+        (["--tasks", "landscapes:9999999999"], "it must be at most 2147483647"),
         (["--tasks", "landscapes:x"], "landscapes[:STEPS]"),
         (["--tasks", "landscapes:²"], "landscapes[:STEPS]"),
         (["--record", "../old"], "give a name"),
