@@ -26,6 +26,7 @@ from structdl.datasets.sentence_pairs import (
     decode_sentence,
     encode_sentences,
 )
+from structdl.errors import InputError
 from structdl.recurrent.decoding import beam_search
 
 SENTENCES = 250  # that are translated at once
@@ -48,9 +49,16 @@ def translate(
 ) -> list[Sentence]:
     """A translation of each sentence; with one beam the words are those of greedy search.
 
+    It is empty where the model's logits are not finite.
+
     Raises:
       InputError: an empty sentence, or beams below 1.
     """
+    return [words for words, _ in _scored(config, corpus, params, sources, beams)]
+
+
+def _scored(config, corpus, params, sources, beams: int) -> list[tuple[Sentence, float]]:
+    """Translations and their scores, -inf of one that cannot be found."""
     model, size = make_model(config, corpus), min(SENTENCES, max(1, len(sources)))
     ids = encode_sentences(sources, corpus.source_vocabulary)
     longest = max(map(len, ids), default=1)
@@ -60,10 +68,10 @@ def translate(
         padded, lengths = np.zeros((size, longest), np.int32), np.zeros(size, np.int32)
         for row, sentence in enumerate(part):
             padded[row, : len(sentence)], lengths[row] = sentence, len(sentence)
-        symbols = np.asarray(_search(model, params, padded, lengths, beams, config.length_penalty))
-        found += [
-            decode_sentence(row.tolist(), corpus.target_vocabulary) for row in symbols[: len(part)]
-        ]
+        best = _search(model, params, padded, lengths, beams, config.length_penalty)
+        symbols, scores = (np.asarray(leaf)[: len(part)].tolist() for leaf in best)
+        written = [decode_sentence(row, corpus.target_vocabulary) for row in symbols]
+        found += zip(written, scores, strict=True)
     return found
 
 
@@ -75,7 +83,7 @@ def _search(model, params, source, lengths, beams: int, length_penalty: float):
         state, logits = model.apply(variables, state, symbols, method="step")
         return state, logits.at[:, jnp.array([PAD, START])].set(-jnp.inf)
 
-    return beam_search(
+    found = beam_search(
         step,
         model.apply(variables, source, lengths, method="start"),
         start=START,
@@ -83,21 +91,27 @@ def _search(model, params, source, lengths, beams: int, length_penalty: float):
         beams=beams,
         max_length=LONGEST,
         length_penalty=length_penalty,
-    ).symbols[:, 0]
+    )
+    return found.symbols[:, 0], found.scores[:, 0]
 
 
 def describe(config: Config, corpus: SentencePairs, params: Any, text: str) -> str:
     """What a model makes of a sentence, greedily and with beams.
 
     Raises:
-      InputError: an empty sentence.
+      InputError: an empty sentence, or a model whose logits are not finite.
     """
     sentence = symbols_of(text)
     (ids,) = encode_sentences([sentence], corpus.source_vocabulary)
     unknown = [symbol for symbol, place in zip(sentence, ids, strict=True) if place == UNKNOWN]
     lines = [f"not in the vocabulary, read as <unk>: {' '.join(unknown)}"] if unknown else []
     for name, beams in (("greedy", 1), (f"{config.beams} beams", config.beams)):
-        (words,) = translate(config, corpus, params, [sentence], beams=beams)
+        ((words, score),) = _scored(config, corpus, params, [sentence], beams)
+        if not np.isfinite(score):
+            raise InputError(
+                "the model's logits for this sentence are not finite: its parameters have "
+                "diverged; train it again with a lower --optimizer.learning-rate"
+            )
         lines.append(f"{name}: {' '.join(words)}")
     return "\n".join(lines)
 

@@ -14,7 +14,7 @@ class Beams(NamedTuple):
     """The sequences that a search has found, of each example the best one first."""
 
     symbols: jax.Array  # [batch, beams, max_length], int32; `end` from the end on
-    lengths: jax.Array  # [batch, beams], int32, with the `end`, where there is one
+    lengths: jax.Array  # [batch, beams], int32, with the `end`, where there is one; 0 of none
     scores: jax.Array  # [batch, beams], log probability / length ** length_penalty; -inf of none
 
 
@@ -43,10 +43,15 @@ def beam_search(
     as it is and holds its place as long as no better ones take it; one of max_length symbols ends
     there. With one beam it is greedy search. It may be called under jit.
 
+    Logits without a softmax, because one of them is NaN or +inf or all are -inf, make every
+    continuation of their beam impossible. Where fewer sequences than `beams` are possible, none at
+    all included, the remaining places have a score of -inf, a length of 0 and `end` throughout.
+
     Args:
       step: `(state, last symbols) -> (state, logits of the next)`, pure, of rows that do not know
         of one another; logits may be -inf for what is never to be written.
-      state: what the decoder starts from; the first axis of every leaf is the batch.
+      state: what the decoder starts from; the first axis of every leaf is the batch, which may be
+        empty.
       start: the symbol that is read first, and not written.
       end: the symbol that ends a sequence.
       beams: how many sequences are kept of each example.
@@ -55,7 +60,8 @@ def beam_search(
         over the symbols.
 
     Raises:
-      InputError: beams or max_length below 1, or a negative length_penalty.
+      InputError: beams or max_length below 1, a negative length_penalty, or a state without
+        arrays.
 
     >>> def step(state, last):
     ...     return state, jnp.log(jnp.array([[0.5, 0.2, 0.3]])) + jnp.zeros((len(last), 1))
@@ -73,18 +79,22 @@ def beam_search(
         require_at_least(name, value, 1)
     if not length_penalty >= 0:
         raise InputError(f"length_penalty is {length_penalty}: it must be at least 0")
-    batch = jax.tree.leaves(state)[0].shape[0]
+    leaves = jax.tree.leaves(state)
+    if not leaves:
+        raise InputError("state has no arrays: it needs one, whose first axis is the batch")
+    batch = leaves[0].shape[0]
 
     def advance(search: _Search) -> _Search:
         state, logits = step(search.state, search.last.reshape(-1))
-        log_probs = jax.nn.log_softmax(logits.astype(jnp.float32)).reshape(batch, beams, -1)
-        num = log_probs.shape[-1]
+        num = logits.shape[-1]
+        log_probs = jax.nn.log_softmax(logits.astype(jnp.float32)).reshape(batch, beams, num)
+        log_probs = jnp.where(jnp.isnan(log_probs), -jnp.inf, log_probs)
         ends = jnp.where(jnp.arange(num) == end, 0.0, -jnp.inf)[None, None]
         log_probs = jnp.where(search.finished[..., None], ends, log_probs)
         totals = search.totals[..., None] + log_probs
         lengths = search.beams.lengths + ~search.finished
         scores = totals / lengths[..., None].astype(jnp.float32) ** length_penalty
-        scores, chosen = jax.lax.top_k(scores.reshape(batch, -1), beams)
+        scores, chosen = jax.lax.top_k(scores.reshape(batch, beams * num), beams)
         parents, symbols = chosen // num, (chosen % num).astype(jnp.int32)
         finished, lengths, written = jax.tree.map(
             lambda leaf: _of_parents(leaf, parents),
@@ -97,7 +107,7 @@ def beam_search(
             last=symbols,
             finished=finished | (symbols == end),
             beams=Beams(written.at[:, :, search.time].set(symbols), lengths, scores),
-            totals=jnp.take_along_axis(totals.reshape(batch, -1), chosen, axis=1),
+            totals=jnp.take_along_axis(totals.reshape(batch, beams * num), chosen, axis=1),
         )
 
     def goes_on(search: _Search):
@@ -109,7 +119,13 @@ def beam_search(
         # at first all beams are the same one, of which one is to count
         jnp.zeros((batch, beams)).at[:, 1:].set(-jnp.inf),
     )
-    return jax.lax.while_loop(goes_on, advance, _begin(state, empty, start)).beams
+    found = jax.lax.while_loop(goes_on, advance, _begin(state, empty, start)).beams
+    possible = found.scores > -jnp.inf
+    return Beams(
+        jnp.where(possible[..., None], found.symbols, end),
+        jnp.where(possible, found.lengths, 0),
+        found.scores,
+    )
 
 
 def _begin(state, empty: Beams, start: int) -> _Search:

@@ -279,6 +279,16 @@ def test_an_empty_sentence_is_named(config, corpus):
         describe(config, corpus, {}, "")
 
 
+def test_a_model_without_finite_logits_translates_nothing(config, corpus, tasks, initial):
+    attention = dataclasses.replace(config, model=MODELS["attention"])
+    params = jax.tree.map(lambda leaf: leaf * jnp.nan, initial(tasks["attention"]))
+    sources = [pair.source for pair in corpus.test[:1]]
+    assert translate(attention, corpus, params, sources, beams=1) == [()]
+    assert translate(attention, corpus, params, [], beams=1) == []
+    with pytest.raises(InputError, match="not finite"):
+        describe(attention, corpus, params, "1")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -137,6 +137,46 @@ def test_what_has_ended_keeps_its_score_and_what_is_forbidden_is_never_written()
     assert np.isfinite(found.scores).all()
     few = search(step, jnp.zeros(1), 3, longest=1)  # there are two sequences
     assert np.isneginf(few.scores[0, 2])
+    assert few.lengths[0, 2] == 0
+    assert few.symbols[0, 2].tolist() == [END]
+
+
+def test_logits_without_a_softmax_never_win():
+    """Each example has its own table of logits by the last symbol."""
+    nothing, good = [-np.inf] * SYMBOLS, [0.0, -np.inf, 1.0, 0.5]
+    broken = [0.0, np.nan, 1.0, 9.0]
+    rows = {
+        "whole": [good, good, good, good],
+        "all NaN": [[np.nan] * SYMBOLS] * SYMBOLS,
+        "nothing": [nothing] * SYMBOLS,
+        "infinite": [[0.0, np.inf, 0.0, 0.0]] * SYMBOLS,
+        "broken after 2": [good, good, broken, good],  # the likeliest symbol leads to NaN
+        "nothing after 2": [good, good, nothing, good],
+    }
+    tables = jnp.array([*rows.values()])
+
+    def step(state, symbols):
+        return state, tables[state, symbols]
+
+    found = search(step, jnp.arange(len(rows)), 2, longest=2)
+    assert not np.isnan(found.scores).any()
+    for place, name in enumerate(rows):
+        if name in ("all NaN", "nothing", "infinite"):
+            assert np.isneginf(found.scores[place]).all(), name
+            assert found.lengths[place].tolist() == [0, 0], name
+            assert (found.symbols[place] == END).all(), name
+        else:
+            assert np.isfinite(found.scores[place]).all(), name
+            assert (2 in found.symbols[place, :, 0]) == (name == "whole"), name
+    (alone,) = search(step, jnp.zeros(1, jnp.int32), 2, longest=2).scores
+    assert found.scores[0].tolist() == alone.tolist()  # the rows beside it change nothing
+
+
+def test_an_empty_batch_has_no_sequences(decoder):
+    *_, step, state = decoder
+    found = search(step, jax.tree.map(lambda leaf: leaf[:0], state), 3)
+    assert [leaf.shape for leaf in found] == [(0, 3, LONGEST), (0, 3), (0, 3)]
+    assert [leaf.dtype for leaf in found] == [np.int32, np.int32, np.float32]
 
 
 @pytest.mark.parametrize(
@@ -152,3 +192,9 @@ def test_bad_options_are_named(decoder, options, message):
     options = dict(start=START, end=END, beams=1, max_length=2) | options
     with pytest.raises(InputError, match=message):
         beam_search(step, state, **options)
+
+
+def test_a_state_without_a_batch_is_refused(decoder):
+    *_, step, _ = decoder
+    with pytest.raises(InputError, match="state has no arrays"):
+        beam_search(step, (), start=START, end=END, beams=1, max_length=2)
