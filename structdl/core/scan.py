@@ -22,30 +22,32 @@ from structdl.core.masks import length_mask, select
 from structdl.errors import InputError
 
 
-def check_lengths(lengths, time: int) -> None:
-    """Refuses lengths that no sequence in an array of `time` elements has.
+def check_lengths(lengths, *, batch: int, time: int, name: str = "lengths") -> None:
+    """Refuses lengths that are not those of the sequences in an array [batch, time, ...].
 
-    `unroll`, `unroll_affine` and all layers call it. Lengths that jit traces have no values yet
-    and are not looked at: there a length beyond the array counts as the whole array, and a
-    negative one as 0.
+    Every function that takes lengths calls it. Under jit lengths have a shape and a dtype but no
+    values to check: there a length beyond the array counts as the whole array, and a negative one
+    as 0.
 
     Raises:
-      InputError: the lengths are not integers in a row, or one is below 0 or above `time`.
+      InputError: the lengths are not one integer per sequence, or one is below 0 or above `time`.
 
-    >>> check_lengths([3, 0], time=3)
+    >>> check_lengths(jnp.array([3, 0]), batch=2, time=3)
     """
-    if isinstance(lengths, jax.core.Tracer):
-        return
-    lengths = np.asarray(lengths)
-    if lengths.ndim != 1 or (lengths.size and lengths.dtype.kind not in "iu"):
+    is_traced = isinstance(lengths, jax.core.Tracer)
+    lengths = lengths if is_traced else np.asarray(lengths)
+    whole = lengths.size == 0 or lengths.dtype.kind in "iu"
+    if lengths.shape != (batch,) or not whole:
         raise InputError(
-            f"lengths has shape {lengths.shape} and dtype {lengths.dtype}: it must be one integer "
-            "for each sequence of the batch"
+            f"{name} has shape {lengths.shape} and dtype {lengths.dtype}: it must be one integer "
+            f"for each sequence of the batch, of shape ({batch},)"
         )
+    if is_traced:
+        return
     bad = np.flatnonzero((lengths < 0) | (lengths > time))
     if bad.size:
         raise InputError(
-            f"lengths[{bad[0]}] = {lengths[bad[0]]} (one of {bad.size} such values): sequences in "
+            f"{name}[{bad[0]}] = {lengths[bad[0]]} (one of {bad.size} such values): sequences in "
             f"an array of {time} elements have 0 to {time} of them; mend the length, or pad the "
             "array further"
         )
@@ -79,7 +81,8 @@ def unroll(
         than one outside it.
 
     Raises:
-      AssertionError: arrays of xs, carry or lengths disagree on batch or time.
+      InputError: the lengths are not those of the sequences; see `check_lengths`.
+      AssertionError: arrays of xs and carry disagree on batch or time.
 
     >>> running_sum = lambda params, carry, x: (carry + x, carry + x)
     >>> unroll(running_sum, (), jnp.zeros(2), jnp.ones((2, 3)), lengths=jnp.array([3, 1]))
@@ -134,7 +137,8 @@ def unroll_affine(
         once: more padding may change their last bits, what stands in it does not.
 
     Raises:
-      AssertionError: shapes disagree.
+      InputError: the lengths are not those of the sequences; see `check_lengths`.
+      AssertionError: other shapes disagree.
     """
     hidden = _hidden(carry).shape[-1]
     gates = params.recurrent_kernel.shape[1]
@@ -204,15 +208,24 @@ def _affine_backward(update, reverse, kept, cotangents):
 _run_affine.defvjp(_affine_forward, _affine_backward)
 
 
-@jax.custom_vjp
 def reverse_within(
     values: Shaped[Array, "batch time ..."], lengths: Int[Array, " batch"]
 ) -> Shaped[Array, "batch time ..."]:
     """Right-padded sequences from their own last element to their first; the padding stays.
 
+    Raises:
+      InputError: the lengths are not those of the sequences; see `check_lengths`.
+
     >>> reverse_within(jnp.array([[1.0, 2.0, 0.0]]), jnp.array([2])).tolist()
     [[2.0, 1.0, 0.0]]
     """
+    batch, time = values.shape[:2]
+    check_lengths(lengths, batch=batch, time=time)
+    return _reverse(values, jnp.minimum(lengths, time))
+
+
+@jax.custom_vjp
+def _reverse(values, lengths):
     time = values.shape[1]
     places = jnp.broadcast_to(jnp.arange(time)[None], values.shape[:2])
     places = jnp.where(length_mask(lengths, time), lengths[:, None] - 1 - places, places)
@@ -220,15 +233,15 @@ def reverse_within(
 
 
 def _reverse_forward(values, lengths):
-    return reverse_within(values, lengths), lengths
+    return _reverse(values, lengths), lengths
 
 
 def _reverse_backward(lengths, cotangent):
     # what it does, it undoes; a derivative of the gather would be a slow scatter
-    return reverse_within(cotangent, lengths), None
+    return _reverse(cotangent, lengths), None
 
 
-reverse_within.defvjp(_reverse_forward, _reverse_backward)
+_reverse.defvjp(_reverse_forward, _reverse_backward)
 
 
 def _hidden(carry):
@@ -258,8 +271,7 @@ def _time_major(carry, xs, lengths) -> tuple[PyTree[Array], Bool[Array, "time ba
     chex.assert_tree_shape_prefix(carry, (batch,))
     valid = None
     if lengths is not None:
-        check_lengths(lengths, time)
-        chex.assert_shape(lengths, (batch,))
+        check_lengths(lengths, batch=batch, time=time)
         valid = length_mask(lengths, time)
     # a NaN times a zero cotangent is a NaN: the padding goes before the step sees it
     return _swap_batch_and_time((_keep(valid, xs), valid))

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from structdl.core.masks import length_mask
+from structdl.core.scan import check_lengths
 from structdl.errors import InputError
 
 
@@ -82,10 +83,14 @@ def best_frames_mean(
       lengths: of right-padded videos, at least 1.
       share: how many of a video's frames count, rounded down, but one at least.
 
+    Raises:
+      InputError: the lengths are not those of the videos.
+
     Reference: multiple-instance learning as in Paul, Roy, Roy-Chowdhury (2018), "W-TALC",
     arXiv:1807.10418, eq. 2.
     """
-    time = scores.shape[1]
+    batch, time = scores.shape[:2]
+    check_lengths(lengths, batch=batch, time=time)
     counts = jnp.maximum((share * lengths).astype(jnp.int32), 1)
     valid = length_mask(lengths, time)[..., None]
     ranked = -jnp.sort(jnp.where(valid, -scores, jnp.inf), axis=1)  # the best first

@@ -207,9 +207,7 @@ def _within(extents: Sequence[int], lengths, batch: int) -> Array | None:
     keep = jnp.ones((*extents, batch), bool)
     for d, length in enumerate(lengths):
         if length is not None:
-            check_lengths(length, extents[d])
-            if length.shape != (batch,):
-                raise InputError(f"lengths[{d}] has shape {length.shape}: it must be ({batch},)")
+            check_lengths(length, batch=batch, time=extents[d], name=f"lengths[{d}]")
             shape = [extents[d] if j == d else 1 for j in range(len(extents))]
             places = jnp.arange(extents[d]).reshape(*shape, 1)
             keep &= places < length.reshape(*(1,) * len(extents), batch)

@@ -21,7 +21,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from structdl.core.masks import length_mask, select
-from structdl.core.scan import AffineParams, reverse_within, unroll, unroll_affine
+from structdl.core.scan import (
+    AffineParams,
+    check_lengths,
+    reverse_within,
+    unroll,
+    unroll_affine,
+)
 from structdl.errors import InputError, require_known
 from structdl.recurrent.cells import (
     GRUParams,
@@ -201,6 +207,7 @@ def _lstm_of_cudnn(params, carry, xs, lengths, reverse):
     hidden = params.recurrent_kernel.shape[0]
     if lengths is None:
         lengths = jnp.full(batch, time)
+    check_lengths(lengths, batch=batch, time=time)
     valid = length_mask(lengths, time)
     xs = select(valid, xs, 0)
     if reverse:

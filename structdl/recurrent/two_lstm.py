@@ -4,6 +4,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float, Int
 
 from structdl.core.masks import length_mask, select
+from structdl.core.scan import check_lengths
 from structdl.errors import require_at_least
 from structdl.recurrent.grid_lstm import GridLSTM, Kind, as_state, as_values
 from structdl.recurrent.grid_orders import State
@@ -54,9 +55,11 @@ class TwoLSTM(nn.Module):
         """Runs from the given carry, or from zeros."""
         require_at_least("features", self.features, 1)
         with_memory = self.depth == "lstm"
-        within = None if lengths is None else length_mask(lengths, xs.shape[1])
-        if within is not None:  # what stands in the padding changes no gradient
-            xs = select(within, xs, 0)
+        within = None
+        if lengths is not None:
+            check_lengths(lengths, batch=xs.shape[0], time=xs.shape[1])
+            within = length_mask(lengths, xs.shape[1])
+            xs = select(within, xs, 0)  # what stands in the padding changes no gradient
         projected = nn.Dense((1 + with_memory) * self.features, name="projection")(xs)
         entering = as_state(projected, with_memory=with_memory)
         last, top = GridLSTM(

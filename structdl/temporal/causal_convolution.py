@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from structdl.errors import require_known
+from structdl.temporal.receptive_field import require_size
 
 Method = Literal["plain", "loop"]
 
@@ -40,7 +41,7 @@ def causal_convolution(
         None means "loop" on a CPU of one device and "plain" elsewhere.
 
     Raises:
-      InputError: an unknown method.
+      InputError: a dilation below 1, a kernel without taps, or an unknown method.
 
     Reference: Bai et al. (2018), section 3.2.
 
@@ -48,6 +49,8 @@ def causal_convolution(
     >>> causal_convolution(x, jnp.array([[[10.0]], [[1.0]]]), dilation=2)[0, :, 0]
     Array([ 1.,  2., 13., 24.], dtype=float32)
     """
+    require_size("dilation", dilation)
+    require_size("kernel_size", kernel.shape[0])
     if method is None:
         on_one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
         method = "loop" if on_one_cpu else "plain"

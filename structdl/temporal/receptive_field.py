@@ -3,11 +3,29 @@
 import warnings
 from collections.abc import Sequence
 
-from structdl.errors import InputError
+import numpy as np
+
+from structdl.errors import InputError, require_at_least
+
+
+def require_size(name: str, size: int) -> None:
+    """Raises InputError unless a size is a whole number of at least 1.
+
+    >>> require_size("dilation", 0)
+    Traceback (most recent call last):
+    structdl.errors.InputError: dilation = 0: it must be at least 1, and a whole number
+    """
+    if not isinstance(size, int | np.integer) or size < 1:
+        raise InputError(f"{name} = {size}: it must be at least 1, and a whole number")
 
 
 def doubling_dilations(num_levels: int) -> tuple[int, ...]:
-    """The paper's dilations, 2^i at level i = 0, 1 and on."""
+    """The paper's dilations, 2^i at level i = 0, 1 and on.
+
+    Raises:
+      InputError: a negative number of levels.
+    """
+    require_at_least("num_levels", num_levels, 0)
     return tuple(2**level for level in range(num_levels))
 
 
@@ -32,8 +50,7 @@ def receptive_field(
     sizes = {"kernel_size": kernel_size, "convolutions_per_block": convolutions_per_block}
     sizes |= {f"dilations[{level}]": dilation for level, dilation in enumerate(dilations)}
     for name, size in sizes.items():
-        if size < 1:
-            raise InputError(f"{name} = {size}: it must be at least 1")
+        require_size(name, size)
     return 1 + convolutions_per_block * (kernel_size - 1) * sum(dilations)
 
 

@@ -11,7 +11,6 @@ recurrent networks for sequence modeling", arXiv:1803.01271.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -20,10 +19,11 @@ from jaxtyping import Array, Float, Int, Key
 from structdl.core.masks import length_mask, select
 from structdl.core.scan import check_lengths
 from structdl.core.sparse import dropout
+from structdl.errors import InputError
 from structdl.temporal.causal_convolution import Method, causal_convolution
 from structdl.temporal.receptive_field import (
     doubling_dilations,
-    receptive_field,
+    require_size,
     warn_beyond_sequence,
 )
 
@@ -130,14 +130,13 @@ def tcn(
       method: see `causal_convolution`.
 
     Raises:
-      InputError: lengths that no sequence has; see `structdl.core.scan.check_lengths`.
-      AssertionError: there are not as many lengths as sequences.
+      InputError: a dilation below 1, another number of dilations than of levels, or lengths that
+        are not those of the sequences; see `structdl.core.scan.check_lengths`.
     """
     dilations = _of_levels(params, dilations)
     valid = None
     if lengths is not None:
-        check_lengths(lengths, x.shape[1])
-        chex.assert_shape(lengths, (x.shape[0],))
+        check_lengths(lengths, batch=x.shape[0], time=x.shape[1])
         valid = length_mask(lengths, x.shape[1])
         x = select(valid, x, 0)
     for level, (block, dilation) in enumerate(zip(params, dilations, strict=True)):
@@ -166,6 +165,9 @@ def init_state(
       params: of each level.
       batch: how many sequences run side by side.
       dilations: of each level; None means 1, 2, 4 and on.
+
+    Raises:
+      InputError: a dilation below 1, or another number of dilations than of levels.
     """
 
     def past(convolution, dilation):
@@ -228,7 +230,10 @@ def _convolution(found: Mapping[str, Array], name: str) -> ConvolutionParams | N
 
 def _of_levels(levels: Sequence, dilations: Sequence[int] | None) -> Sequence[int]:
     dilations = doubling_dilations(len(levels)) if dilations is None else dilations
-    chex.assert_equal(len(dilations), len(levels))
+    if len(dilations) != len(levels):
+        raise InputError(f"there are {len(dilations)} dilations for {len(levels)} levels")
+    for level, dilation in enumerate(dilations):
+        require_size(f"dilations[{level}]", dilation)
     return dilations
 
 
@@ -297,12 +302,14 @@ class TCN(nn.Module):
         """The result of the last level; see `tcn` for the lengths.
 
         Raises:
-          InputError: no taps, or a dilation below 1.
+          InputError: no taps, a width or a dilation below 1, another number of dilations than of
+            widths, or a dropout rate out of its range; see `tcn` for the lengths.
         """
         dilations = _of_levels(self.widths, self.dilations)
-        receptive_field(self.kernel_size, dilations)  # refuses sizes that are none
+        require_size("kernel_size", self.kernel_size)
         params, in_features = [], x.shape[-1]
         for level, width in enumerate(self.widths):
+            require_size(f"widths[{level}]", width)
             block = _Block(
                 width,
                 self.kernel_size,
@@ -315,7 +322,7 @@ class TCN(nn.Module):
             in_features = width
         if self.warn_beyond:
             warn_beyond_sequence(self.kernel_size, dilations, x.shape[1])
-        drops = train and self.dropout_rate > 0
+        drops = train and self.dropout_rate != 0
         return tcn(
             params,
             x,

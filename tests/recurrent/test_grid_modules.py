@@ -144,7 +144,7 @@ def test_a_carry_goes_on_where_a_sequence_was_cut_and_lengths_end_it():
         ({"features": 0}, "features is 0"),
         ({"num_layers": 0}, r"extents\[1\] is 0"),
         ({"lengths": [6, 1]}, r"lengths\[0\] = 6"),
-        ({"time": 0}, r"extents\[0\] is 0"),
+        ({"time": 0, "lengths": [0, 0]}, r"extents\[0\] is 0"),
     ],
 )
 def test_what_no_two_lstm_can_be_is_refused(options, message):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from structdl.core.scan import AffineParams, check_lengths, unroll, unroll_affine
+from structdl.core.scan import AffineParams, unroll, unroll_affine
 from structdl.errors import InputError
 from structdl.recurrent.cells import GRUParams, LSTMParams, RNNParams, lstm_step, rnn_step
 from structdl.recurrent.layers import gru_layer, lstm_layer, rnn_layer
@@ -264,17 +264,6 @@ def test_cudnn_is_given_the_weights_in_its_order(lengths, reverse, monkeypatch):
     jax.tree.map(
         lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-5, atol=1e-6), actual, expected
     )
-
-
-def test_lengths_are_checked_on_the_host():
-    check_lengths(np.array([0, 5]), 5)
-    check_lengths([], 5)
-    for bad, shown in ([[2, 6], r"lengths\[1\] = 6"], [[-1, 2], r"lengths\[0\] = -1"]):
-        with pytest.raises(InputError, match=shown):
-            check_lengths(jnp.array(bad), 5)
-    for bad in ([1.5], [[1]], 3):
-        with pytest.raises(InputError, match="one integer"):
-            check_lengths(bad, 5)
 
 
 @pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import warnings
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -165,12 +166,36 @@ def test_lengths_that_no_sequence_has_are_refused():
 
 @pytest.mark.parametrize(
     ("options", "name"),
-    [({"kernel_size": 0}, "kernel_size = 0"), ({"dilations": (1, 0)}, r"dilations\[1\] = 0")],
+    [
+        ({"kernel_size": 0}, "kernel_size = 0"),
+        ({"dilations": (1, 0)}, r"dilations\[1\] = 0"),
+        ({"dilations": (1,)}, "1 dilations for 2 levels"),
+        ({"widths": (4, 0)}, r"widths\[1\] = 0"),
+        ({"dropout_rate": -0.5}, "dropout rate = -0.5"),
+    ],
 )
 def test_sizes_that_are_none_are_refused(options, name):
-    model = TCN((4, 4), **{"kernel_size": 3, "warn_beyond": False} | options)
+    model = TCN(**{"widths": (4, 4), "kernel_size": 3, "warn_beyond": False} | options)
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
     with pytest.raises(InputError, match=name):
-        model.init(jax.random.key(0), random(BATCH, TIME, IN_FEATURES), train=False)
+        model.init(keys, random(BATCH, TIME, IN_FEATURES), train=True)
+
+
+@pytest.mark.parametrize("method", ["plain", "loop"])
+def test_a_convolution_names_a_bad_size(method):
+    x, kernel = random(2, 5, 3), random(2, 3, 4)
+    for dilation in (0, -1):
+        with pytest.raises(InputError, match=f"dilation = {dilation}"):
+            causal_convolution(x, kernel, dilation=dilation, method=method)
+    with pytest.raises(InputError, match="kernel_size = 0"):
+        causal_convolution(x, kernel[:0], method=method)
+
+
+def test_the_functions_name_a_bad_dilation():
+    params = tcn_params(make_model()[1]["params"])
+    for call in (partial(tcn, params, random(1, 2, IN_FEATURES)), partial(init_state, params, 1)):
+        with pytest.raises(InputError, match=r"dilations\[1\] = 0"):
+            call(dilations=(1, 0, 2))
 
 
 def test_a_batch_divided_over_devices_is_not_gathered():
