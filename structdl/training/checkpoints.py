@@ -140,7 +140,8 @@ class Checkpoints:
         if stored is not None and self._config is not None:
             before = from_dict(type(self._config), stored)
             run = dataclasses.replace(before.run, num_steps=0)  # it may have been raised since
-            require_same(self.directory, dataclasses.replace(before, run=run), self._config)
+            before, trains = dataclasses.replace(before, run=run), not self._read_only
+            require_same(self.directory, before, self._config, trains=trains)
 
     def _set_aside_after(self, step: int) -> None:
         """Renames later checkpoints, which could not be read: whole ones take their places."""

@@ -33,7 +33,7 @@ from structdl.training.measure import measure
 from structdl.training.memory import naming_memory
 from structdl.training.metrics import summarize
 from structdl.training.optimizers import Optimizer, make_optimizer
-from structdl.training.parallel import devices_of
+from structdl.training.parallel import devices_of, with_counted_devices
 from structdl.training.preemption import Preempted, preemption
 from structdl.training.processes import any_of_them, is_first, join, together
 from structdl.training.profiling import Profile
@@ -92,6 +92,7 @@ def run_experiment(experiment: Experiment, argv: Sequence[str]) -> dict[str, Any
     optimizer = make_optimizer(config.optimizer)  # before any data is touched
     config.run.validate()
     join(config.run)
+    config = dataclasses.replace(config, run=with_counted_devices(config.run))
     path = config.run.workdir or folder.default_workdir(experiment.name, preset, config)
     if config.run.evaluate_only:
         folder.read_record(path)

@@ -12,11 +12,12 @@ from structdl.errors import InputError
 _UNIONS = (types.UnionType, typing.Union)
 
 
-def identity(config, prefix: str = "") -> dict[str, Any]:
+def identity(config, prefix: str = "", *, left_out: bool = False) -> dict[str, Any]:
     """The fields that decide what a run computes, by the name of their option.
 
-    Left out are fields whose metadata says `{"identity": False}`: the workdir, the number of
-    steps, data folders, how often things are saved, and the devices.
+    Left out, unless asked for, are fields whose metadata says `{"identity": False}`: the workdir,
+    the number of steps, data folders, how often things are saved, and the devices. The metadata may
+    hold a function of the config instead: devices belong to the identity under `--parallel pmap`.
     """
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(config):
@@ -25,17 +26,24 @@ def identity(config, prefix: str = "") -> dict[str, Any]:
         if _parts_of_union(_types_of(type(config))[field.name]):
             fields[name] = type(value).__name__
         if dataclasses.is_dataclass(value):
-            fields |= identity(value, "" if field.name == "run" else f"{name}.")
-        elif field.metadata.get("identity", True):
+            inner = "" if field.name == "run" else f"{name}."
+            fields |= identity(value, inner, left_out=left_out)
+        elif left_out or _identifies(field, config):
             fields[name] = value
     return json.loads(json.dumps(fields, default=str))
+
+
+def _identifies(field: dataclasses.Field, config) -> bool:
+    rule = field.metadata.get("identity", True)
+    return rule(config) if callable(rule) else rule
 
 
 def changed_fields(before, now) -> list[str]:
     """A phrase for each field of the identity that differs between two configs."""
     old, new = identity(before), identity(now)
+    was, is_now = (identity(config, left_out=True) for config in (before, now))
     return [
-        f"--{name} was {old.get(name)!r} and is {new.get(name)!r}"
+        f"--{name} was {was.get(name)!r} and is {is_now.get(name)!r}"
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     ]

@@ -79,7 +79,8 @@ def departures(experiment: Experiment, preset: str, config) -> list[str]:
     its = experiment.presets[preset]
     free = {*SEED_OPTIONS, *its.varied}
     old, new = identity(its.config), identity(config)
-    changed = sorted(name for name in old.keys() - free if old[name] != new[name])
+    names = (old.keys() | new.keys()) - free
+    changed = sorted(name for name in names if old.get(name) != new.get(name))
     return changed + (["num-steps"] if config.run.num_steps != its.config.run.num_steps else [])
 
 

@@ -1,5 +1,6 @@
 """One program over several devices: by jit over a mesh, or by pmap, over seeds or over examples."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -16,7 +17,9 @@ def on_devices(run: Run) -> Placement:
     """The placement for `--parallel none|jit|pmap`.
 
     The seeds' axis of a group is divided where it divides by the number of devices, else each
-    batch's examples. A batch that does not divide is computed whole on every device.
+    batch's examples. A batch that does not divide is computed whole on every device. Over seeds,
+    with a whole batch, and under jit, a run draws what it draws on one device; over examples by
+    pmap it does not, see `structdl.training.step.make_train_step`.
 
     Raises:
       InputError: more devices than there are, or options that this kind of parallel does not have.
@@ -57,6 +60,13 @@ def devices_of(run: Run) -> list[jax.Device]:
     if run.num_devices and jax.process_count() > 1:
         raise InputError("--num-devices is for one process: several take all devices they have.")
     return devices[: run.num_devices] if run.num_devices else devices
+
+
+def with_counted_devices(run: Run) -> Run:
+    """The run with the number of all devices in place of 0, where it decides what is drawn."""
+    if run.parallel != "pmap" or run.num_devices:
+        return run
+    return dataclasses.replace(run, num_devices=jax.device_count())
 
 
 def _on_one(run: Run) -> Placement:

@@ -13,6 +13,8 @@ from structdl.training.stopping import StoppingName
 
 # a field that may differ when a run is resumed: it does not change what is computed
 FREE = {"identity": False}
+# under pmap each device draws for its own examples: whether and over how many is part of the run
+BY_PMAP = {"identity": lambda run: run.parallel == "pmap"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +52,9 @@ class Run:
     """bfloat16: models compute in it; parameters, sums over edges and losses stay in float32."""
     deterministic: bool = dataclasses.field(default=False, metadata=FREE)
     """Only programs whose results do not hang on the order of threads: on a GPU, slower ones."""
-    parallel: Literal["none", "jit", "pmap"] = dataclasses.field(default="none", metadata=FREE)
-    """Divide the seeds, or else each batch, over the devices."""
-    num_devices: NonNegativeInt = dataclasses.field(default=0, metadata=FREE)
+    parallel: Literal["none", "jit", "pmap"] = dataclasses.field(default="none", metadata=BY_PMAP)
+    """Divide the seeds, or else each batch, over the devices; under pmap each draws for itself."""
+    num_devices: NonNegativeInt = dataclasses.field(default=0, metadata=BY_PMAP)
     """How many devices to divide over; 0 takes all."""
     shard_parameters: bool = dataclasses.field(default=False, metadata=FREE)
     """Under --parallel jit divide parameters and the optimizer's state too, instead of copying."""

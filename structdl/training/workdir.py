@@ -1,6 +1,7 @@
 """The folder of a run: whose run it is, who may write to it, and what of it is complete."""
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
@@ -172,14 +173,22 @@ def finished_summary(path: Path, config) -> dict[str, Any] | None:
     return summary if is_drawn or not is_resumable else None
 
 
-def require_same(path: Path, before, config) -> None:
+def require_same(path: Path, before, config, *, trains: bool = True) -> None:
     """Refuses a config that is not that of the run in a workdir.
+
+    Args:
+      trains: whether the run goes on. If not, it may have fewer steps and other devices: only
+        training draws, and devices decide only what is drawn.
 
     Raises:
       InputError: names the fields that differ, with both values.
     """
+    if not trains:
+        before, config = (
+            dataclasses.replace(each, run=each.run.on_this_process()) for each in (before, config)
+        )
     changes = changed_fields(before, config)
-    if config.run.num_steps < before.run.num_steps and not config.run.evaluate_only:
+    if trains and config.run.num_steps < before.run.num_steps:
         changes.append(
             f"--num-steps was {before.run.num_steps} and is {config.run.num_steps}: it can only "
             "be raised"
@@ -211,7 +220,8 @@ def _check(path: Path, experiment: str, config) -> None:
         raise InputError(f"{path} holds a run of {found}: give another --workdir.")
     is_saved = has_checkpoint(path) or (path / SUMMARY).exists()
     if is_saved and not config.run.overwrite:
-        require_same(path, read_config(path, type(config)), config)
+        before = read_config(path, type(config))
+        require_same(path, before, config, trains=not config.run.evaluate_only)
 
 
 def _clear(path: Path) -> None:

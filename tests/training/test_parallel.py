@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from structdl.errors import InputError
-from structdl.training.parallel import on_devices
+from structdl.training.parallel import on_devices, with_counted_devices
 from structdl.training.placement import EXAMPLES, divides
 from structdl.training.run import Run
+from structdl.training.workdir import claim, identity, open_workdir
 
 SCRIPT = Path(__file__).parent / "parallel_runs.py"
 
@@ -67,6 +68,35 @@ def test_devices_that_are_not_there_are_refused():
         on_devices(Run(num_devices=2))
     with pytest.raises(InputError, match="--parallel jit"):
         on_devices(Run(shard_parameters=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    run: Run
+
+
+def with_run(**fields) -> Config:
+    return Config(with_counted_devices(Run(**fields)))
+
+
+def test_devices_are_part_of_a_run_only_where_each_draws_for_itself(tmp_path):
+    alone, by_jit, by_pmap = (with_run(parallel=kind) for kind in ("none", "jit", "pmap"))
+    of_four = with_run(parallel="pmap", num_devices=4)
+    assert identity(alone) == identity(by_jit) == identity(with_run(num_devices=4))
+    assert identity(alone).keys().isdisjoint({"parallel", "num-devices"})
+    assert identity(by_pmap) == identity(alone) | {"parallel": "pmap", "num-devices": 1}
+
+    claim(tmp_path, "regression", "preset", by_pmap, "commit")
+    (tmp_path / "checkpoints" / "seed-0" / "1").mkdir(parents=True)
+    for other, message in (
+        (by_jit, "--parallel was 'pmap' and is 'jit'"),
+        (of_four, "--num-devices was 1 and is 4"),
+    ):
+        with pytest.raises(InputError, match=message), open_workdir(tmp_path, "regression", other):
+            pass
+    for same in (by_pmap, with_run(evaluate_only=True)):  # a test draws nothing
+        with open_workdir(tmp_path, "regression", same):
+            pass
 
 
 def test_a_batch_divides_by_its_examples():
