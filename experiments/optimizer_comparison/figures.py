@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -56,9 +57,31 @@ def _draw_grid(summary: Summary, draw_cell: Callable, x: str, y: str, path: Path
         axis.remove()
     figure.supxlabel(f"{x}; dotted: the target", fontsize=10)
     figure.supylabel(y, fontsize=10)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    add_legend(figure, "outside upper center")
     figure.savefig(path, dpi=100)
+
+
+def add_legend(figure: Figure, loc: str) -> None:
+    """One legend for all axes, in as many columns as fit; the figure grows by its further rows.
+
+    Args:
+      loc: outside the axes, as in `Figure.legend`.
+    """
+    handles: dict[str, Artist] = {}  # by label
+    for axis in figure.axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    heights = []
+    for columns in range(max(len(handles), 1), 0, -1):
+        legend = figure.legend(
+            handles.values(), handles.keys(), loc=loc, ncols=columns, frameon=False
+        )
+        box = legend.get_window_extent()
+        heights.append(box.height / figure.dpi)
+        if box.width <= figure.bbox.width or columns == 1:
+            break
+        legend.remove()
+    figure.set_figheight(figure.get_figheight() + heights[-1] - heights[0])
 
 
 def _losses(cell: Cell) -> list[float]:

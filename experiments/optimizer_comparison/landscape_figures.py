@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.optimizer_comparison.descent import Descent
+from experiments.optimizer_comparison.figures import add_legend
 from experiments.optimizer_comparison.landscape_runs import go_down, lane_of
 from experiments.optimizer_comparison.landscapes import LANDSCAPES
 from experiments.optimizer_comparison.lecture import LEARNING_RATE, NOISES, RIDGE, Lecture
@@ -92,8 +93,7 @@ def draw_trajectories(paths: Mapping[str, Paths], colours: Colours, path: Path) 
             axis.plot(*descent.points.T, color=colours[optimizer], linewidth=1.2, label=optimizer)
     for axis in list(figure.axes)[len(paths) :]:
         axis.remove()
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    add_legend(figure, "outside upper center")
     figure.savefig(path, dpi=90)
 
 
@@ -113,8 +113,7 @@ def draw_surfaces(lecture: Lecture, colours: Colours, path: Path) -> None:
             axis.plot(*drawn, color=colours[optimizer], label=optimizer, zorder=10)
         axis.set_title(name)
         axis.view_init(elev=35, azim=-60)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    add_legend(figure, "outside lower center")
     figure.savefig(path, dpi=90)
 
 
@@ -155,8 +154,7 @@ def animate(lecture: Lecture, colours: Colours, path: Path) -> None:
             (line,) = axis.plot([], [], color=color, linewidth=1.2, label=optimizer)
             (head,) = axis.plot([], [], "o", color=color, markersize=5)
             lines[name, optimizer] = line, head, descent.points
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    add_legend(figure, "outside lower center")
     title = figure.suptitle("step 0")
     last = len(next(iter(lines.values()))[2]) - 1
     steps = np.unique(np.geomspace(1, last, FRAMES).round().astype(int))

@@ -9,6 +9,7 @@ import math
 import filelock
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import experiments
 from experiments.optimizer_comparison import figures, landscape_figures
@@ -392,6 +393,25 @@ def test_pictures_of_what_goes_wrong(records, tmp_path):
     lecture = Lecture({"saddle": {"sgd": still}}, {"sgd": stays})
     landscape_figures.draw_saddle(lecture, {"sgd": "C0"}, tmp_path / "saddle.png")
     assert len(list(tmp_path.glob("*.png"))) == 6
+
+
+def test_legends_of_many_optimizers_stay_on_the_canvas(records, monkeypatch, tmp_path):
+    """One problem, the narrowest picture there is."""
+    names = [*UPDATE_RULES, "optimistic_gradient_descent", "schedule_free_adamw"]
+    runs = [each for each in records if (each.job.problem, each.optimizer) == ("Beale", names[0])]
+    copies = [record._replace(optimizer=name) for name in names for record in runs]
+    drawn = {}
+    monkeypatch.setattr(Figure, "savefig", lambda its, path, **_: drawn.update({path.stem: its}))
+    figures.draw_study(summarize(copies, 0.02), tmp_path)
+    figure = drawn["curves"]
+    figure.draw_without_rendering()
+    (legend,), (axis,) = figure.legends, figure.axes
+    box, canvas = legend.get_window_extent(), figure.bbox
+    assert [text.get_text() for text in legend.get_texts()] == names
+    assert (box.min >= canvas.min).all()
+    assert (box.max <= canvas.max).all()
+    assert not box.overlaps(axis.get_window_extent())
+    assert axis.get_window_extent().height > 200
 
 
 @pytest.mark.parametrize(
