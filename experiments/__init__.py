@@ -3,7 +3,13 @@
 import dataclasses
 import importlib
 import pkgutil
+import sys
 from pathlib import Path
+
+from structdl.training.interrupts import leave_on_interrupt
+
+if sys.argv[:1] == ["-m"]:  # Python is about to run one of these modules as a program
+    leave_on_interrupt()
 
 
 def names() -> list[str]:

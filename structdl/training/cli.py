@@ -27,6 +27,7 @@ from structdl.training.experiment import (
     published_figures,
     require_recordable,
 )
+from structdl.training.interrupts import exit_interrupted, interruptible
 from structdl.training.logging import MetricsLog, Stopwatch, read_rows
 from structdl.training.loop import Fit, check_start, fit, restore
 from structdl.training.measure import measure
@@ -61,7 +62,7 @@ def main(experiment: Experiment, argv: Sequence[str] | None = None) -> None:
 def mendable() -> Iterator[None]:
     """Ends the process with a few words where the user, and not a bug, has to be spoken to."""
     try:
-        with while_somebody_reads(), naming_memory():
+        with interruptible(), while_somebody_reads(), naming_memory():
             yield
     except InputError as error:
         paragraph = textwrap.fill(
@@ -77,7 +78,7 @@ def mendable() -> Iterator[None]:
             "interrupted: the same command, without --overwrite, goes on from the last checkpoint.",
             file=sys.stderr,
         )
-        sys.exit(130)
+        exit_interrupted()
 
 
 def run_experiment(experiment: Experiment, argv: Sequence[str]) -> dict[str, Any] | None:
