@@ -16,6 +16,7 @@ from structdl.errors import InputError
 from structdl.files import altered_file, write_checksums
 from structdl.training.configs import from_dict, to_dict
 from structdl.training.processes import is_first, wait_for_all
+from structdl.training.quiet import as_os_error, quiet_threads
 from structdl.training.state import LoopState
 from structdl.training.workdir import naming_workdir, require_same
 
@@ -77,21 +78,19 @@ class Checkpoints:
         )
         with naming_workdir(self.directory):
             try:
-                self._manager.save(step, args=args)
-                self._manager.wait_until_finished()
+                with quiet_threads():
+                    self._manager.save(step, args=args)
+                    self._manager.wait_until_finished()
                 if is_first():
                     write_checksums(self.directory / str(step))
             except (OSError, ValueError) as error:  # tensorstore's word for a full disk
-                # what the saving threads still log at exit says no more than this error
-                for name in ("asyncio", "concurrent.futures"):
-                    logging.getLogger(name).setLevel(logging.CRITICAL)
                 if jax.process_count() > 1 and not isinstance(error, OSError):
                     raise InputError(
                         f"the processes of this run could not save together ({_first_line(error)}):"
                         " one of them may have ended. Start all of them again with the same "
                         "commands; what was saved before is intact."
                     ) from error
-                raise OSError(_first_line(error)) from error
+                raise as_os_error(error) from error
 
     def restore(self, template: LoopState) -> Saved | None:
         """Reads the newest whole checkpoint into the template's structure, or returns None.

@@ -39,7 +39,8 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, _leave)
-        sys.unraisablehook = before
+        if sys.unraisablehook is _again:  # and not somebody else's by now
+            sys.unraisablehook = before
 
 
 def exit_interrupted() -> NoReturn:
