@@ -12,6 +12,9 @@ def dot_scores(
 ) -> Float[Array, "*batch queries places"]:
     """How well each place fits each query: their inner product.
 
+    A key that is not finite makes the gradients of all queries NaN, even where its score is masked
+    later: set padded keys to 0 before.
+
     >>> dot_scores(jnp.array([[1.0, 2.0]]), jnp.array([[3.0, 0.0], [0.0, 1.0]]))
     Array([[3., 2.]], dtype=float32)
     """
@@ -76,7 +79,9 @@ class GlobalAttention(nn.Module):
         places: Float[Array, "batch places key_features"],
         mask: Bool[Array, "batch places"] | None = None,
     ) -> Float[Array, "batch queries out_features"]:
-        """What is read from the places that the mask has."""
+        """What is read from the places that the mask has; the others may hold any value."""
+        if mask is not None:  # a NaN in the padding would reach the gradient of the queries
+            places = jnp.where(mask[..., None], places, 0)
         shape = (queries.shape[-1], places.shape[-1])
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
         context, _ = soft_attention(general_scores(queries, places, kernel), places, mask)

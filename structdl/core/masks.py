@@ -59,7 +59,8 @@ def masked_softmax(
     >>> masked_softmax(jnp.array([[0.0, 0.0, jnp.nan]]), jnp.array([[True, True, False]]))
     Array([[0.5, 0.5, 0. ]], dtype=float32)
     """
-    largest = jnp.max(select(mask, logits, -jnp.inf), axis=axis, keepdims=True)
+    # initial: there may be no logits at all
+    largest = jnp.max(select(mask, logits, -jnp.inf), axis=axis, keepdims=True, initial=-jnp.inf)
     shift = jax.lax.stop_gradient(jnp.where(jnp.isfinite(largest), largest, 0))
     # masked logits become the shift itself: exp(0) has a finite gradient, exp(0 - shift) may not
     powers = jnp.exp(select(mask, logits, shift) - shift)

@@ -81,7 +81,8 @@ def unroll(
         than one outside it.
 
     Raises:
-      InputError: the lengths are not those of the sequences; see `check_lengths`.
+      InputError: xs has no arrays, or one without time; the lengths are not those of the sequences,
+        see `check_lengths`.
       AssertionError: arrays of xs and carry disagree on batch or time.
 
     >>> running_sum = lambda params, carry, x: (carry + x, carry + x)
@@ -266,7 +267,11 @@ def _sum_outer(left, right):
 
 def _time_major(carry, xs, lengths) -> tuple[PyTree[Array], Bool[Array, "time batch"] | None]:
     """The inputs with time in front, for a loop to slice, and where they are not padding."""
-    batch, time = jax.tree.leaves(xs)[0].shape[:2]
+    leaves = jax.tree.leaves(xs)
+    if not leaves or min(leaf.ndim for leaf in leaves) < 2:
+        shapes = [leaf.shape for leaf in leaves]
+        raise InputError(f"xs has arrays of the shapes {shapes}: give arrays [batch, time, ...]")
+    batch, time = leaves[0].shape[:2]
     chex.assert_tree_shape_prefix(xs, (batch, time))
     chex.assert_tree_shape_prefix(carry, (batch,))
     valid = None

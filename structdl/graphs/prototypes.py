@@ -84,11 +84,13 @@ def best_frames_mean(
       share: how many of a video's frames count, rounded down, but one at least.
 
     Raises:
-      InputError: the lengths are not those of the videos.
+      InputError: the lengths are not those of the videos, or the share is not above 0, up to 1.
 
     Reference: multiple-instance learning as in Paul, Roy, Roy-Chowdhury (2018), "W-TALC",
     arXiv:1807.10418, eq. 2.
     """
+    if not 0 < share <= 1:
+        raise InputError(f"share is {share}: give a number above 0, up to 1")
     batch, time = scores.shape[:2]
     check_lengths(lengths, batch=batch, time=time)
     counts = jnp.maximum((share * lengths).astype(jnp.int32), 1)

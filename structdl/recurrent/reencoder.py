@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from structdl.core.scan import reverse_within
+from structdl.core.masks import length_mask, select
+from structdl.core.scan import check_lengths, reverse_within
 from structdl.errors import require_at_least
 from structdl.recurrent.gates import gate_biases, gate_kernels
 from structdl.recurrent.grid_lstm import as_state, as_values, grid_lstm
@@ -112,7 +113,14 @@ class Reencoder(nn.Module):
     def enter(
         self, source: Float[Array, "batch source embedding"], lengths: Int[Array, " batch"]
     ) -> list[State]:
-        """What enters the first row, of each layer in its own direction."""
+        """What enters the first row, of each layer in its own direction.
+
+        Raises:
+          InputError: the lengths are not those of the sentences; see `check_lengths`.
+        """
+        check_lengths(lengths, batch=source.shape[0], time=source.shape[1])
+        # what stands in the padding changes no gradient
+        source = select(length_mask(lengths, source.shape[1]), source, 0)
         states = [as_state(project(source)) for project in self.source_projections]
         return [
             jax.tree.map(lambda leaf: reverse_within(leaf, lengths), state) if place % 2 else state

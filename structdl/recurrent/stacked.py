@@ -6,8 +6,8 @@ that of the others one array. The forward state at the end is that at each seque
 backward state that after element 0; a sequence of length 0 keeps its initial state, and its outputs
 are zeros.
 
-The modules raise InputError where features or num_layers is below 1, and where lengths are those of
-no sequence.
+The modules raise InputError where features or num_layers is below 1, where lengths are not those of
+the sequences, and where a dropout rate that is used is out of its range.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from structdl.core.sparse import dropout
-from structdl.errors import require_at_least
+from structdl.errors import InputError, require_at_least
 from structdl.recurrent.cells import GRUParams, LSTMParams, RNNParams
 from structdl.recurrent.gates import gate_biases, gate_kernels
 from structdl.recurrent.layers import LSTMMethod, Method, gru_layer, lstm_layer, rnn_layer
@@ -54,7 +54,8 @@ def run_stack(
       key: draws what is dropped; None drops nothing.
 
     Raises:
-      InputError: lengths that no sequence has; see `structdl.core.scan.check_lengths`.
+      InputError: no layers, or one without a direction; lengths that are not those of the
+        sequences, see `structdl.core.scan.check_lengths`.
       AssertionError: the carry does not have a state for each layer and direction.
 
     >>> from structdl.recurrent.cells import RNNParams
@@ -65,6 +66,8 @@ def run_stack(
     >>> outputs[0].tolist(), last[:, 0, 0].tolist()
     ([[1.0, 3.0], [2.0, 2.0], [3.0, 1.0]], [3.0, 3.0])
     """
+    if not layers or not all(layers):
+        raise InputError("a stack needs one layer or more, each of one direction or two")
     chex.assert_tree_shape_prefix(carry, (sum(map(len, layers)), xs.shape[0]))
     keys = [None] * len(layers) if key is None else jax.random.split(key, len(layers))
     last = []
@@ -262,7 +265,7 @@ def _run(module, layer, make_params, kernels, carry, xs, lengths, train):
             directions.append(partial(layer, make_params(**fetch(width))))
         layers.append(directions)
         width = module.features * len(suffixes)
-    drops = train and module.dropout_rate > 0 and module.num_layers > 1
+    drops = train and module.dropout_rate != 0 and module.num_layers > 1
     return run_stack(
         layers,
         carry,

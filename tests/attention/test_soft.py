@@ -109,3 +109,24 @@ def test_the_module_is_the_equation(arrays):
     expected = np.tanh(np.concatenate([contexts, queries], axis=-1) @ combine)
     found = module.apply(variables, queries, keys, mask)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_masked_places_change_no_gradient_of_the_module(arrays):
+    queries, keys, _, _ = arrays
+    module, mask = GlobalAttention(3), jnp.asarray(MASK)
+    variables = module.init(jax.random.key(0), queries, keys, mask)
+
+    @jax.jit
+    def gradients(keys):
+        total = lambda *args: jnp.sum(module.apply(*args, keys, mask))  # noqa: E731
+        return jax.grad(total, argnums=(0, 1))(variables, queries)
+
+    found = gradients(jnp.where(mask[..., None], keys, jnp.nan))
+    chex.assert_tree_all_finite(found)
+    chex.assert_trees_all_equal(found, gradients(jnp.where(mask[..., None], keys, 7.0)))
+
+
+def test_without_any_place_the_context_is_zeros():
+    context, weights = soft_attention(jnp.zeros((2, 0)), jnp.zeros((0, 3)))
+    assert context.tolist() == [[0.0] * 3] * 2
+    assert weights.shape == (2, 0)

@@ -8,6 +8,7 @@ from hypothesis import given, strategies as st
 from jax.test_util import check_grads
 
 from structdl.core.scan import reverse_within, unroll
+from structdl.errors import InputError
 
 BATCH, TIME, FEATURES, HIDDEN = 4, 5, 2, 3
 LENGTHS = [3, 0, 5, 1]
@@ -138,6 +139,11 @@ def test_gradients_in_float64():
             return last, ys["doubled"]
 
         check_grads(outputs, (params, carry[0]), order=1, modes="rev")
+
+
+def test_no_inputs_are_named():
+    with pytest.raises(InputError, match=r"xs has arrays of the shapes \[\]"):
+        unroll(lambda _, carry, x: (carry, x), (), jnp.zeros(3), ())
 
 
 def test_disagreeing_shapes_raise():

@@ -84,6 +84,12 @@ def test_the_best_frames_are_averaged_and_padding_is_none():
     assert (gradient[1, 5:] == 0).all()
 
 
+@pytest.mark.parametrize("share", [0.0, -1.0, 1.5, float("nan")])
+def test_a_share_of_frames_out_of_its_range_is_named(share):
+    with pytest.raises(InputError, match=f"share is {share}"):
+        best_frames_mean(jnp.zeros((1, 2, 3)), jnp.array([2]), share=share)
+
+
 def test_loss_by_hand():
     scores = jnp.log(jnp.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.5, 0.3, 0.2]]))
     labels = jnp.array([[True, False, False], [True, True, False], [False, False, False]])

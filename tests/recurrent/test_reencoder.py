@@ -94,7 +94,7 @@ def test_padding_and_later_words_change_no_bit(sentences):
         return jnp.sum(outputs**2), outputs
 
     found = jax.value_and_grad(loss, has_aux=True)(variables, source, target)
-    padded = jnp.where(jnp.arange(6)[None, :, None] < LENGTHS[:, None, None], source, 7.0)
+    padded = jnp.where(jnp.arange(6)[None, :, None] < LENGTHS[:, None, None], source, jnp.nan)
     changed = target.at[:, 3].set(9.0)
     chex.assert_trees_all_equal(
         found, jax.value_and_grad(loss, has_aux=True)(variables, padded, changed)

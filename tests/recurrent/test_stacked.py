@@ -218,6 +218,16 @@ def test_a_network_of_nothing_is_refused(name):
         init(MODULES[name](0), xs)
 
 
+def test_a_stack_of_nothing_and_a_negative_dropout_rate_are_refused():
+    xs = normal(0, BATCH, TIME, IN_FEATURES)
+    for layers in ([], [[]]):
+        with pytest.raises(InputError, match="one layer or more"):
+            run_stack(layers, jnp.zeros((0, BATCH, HIDDEN)), xs)
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    with pytest.raises(InputError, match="dropout rate = -1"):
+        GRU(HIDDEN, num_layers=2, dropout_rate=-1.0).init(keys, xs, train=True)
+
+
 def test_a_carry_of_other_layers_is_refused():
     xs = normal(0, BATCH, TIME, IN_FEATURES)
     params = init(GRU(HIDDEN, num_layers=2, **SIMPLE), xs)
