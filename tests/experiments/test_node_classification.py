@@ -22,12 +22,12 @@ from experiments.node_classification.model import (
 )
 from experiments.node_classification.presets import PRESETS, Config
 from structdl.core.sparse import sparse_rows
+from structdl.training.configs import from_dict, identity, to_dict
 from structdl.training.evaluate import make_evaluate
 from structdl.training.logging import MetricsLog
 from structdl.training.loop import fit
 from structdl.training.optimizers import OptimizerConfig, make_optimizer
 from structdl.training.run import Run
-from structdl.training.workdir import from_dict, identity, to_dict
 
 MODELS = {
     "gcn": GCNConfig(dropout=0.1),

@@ -13,10 +13,10 @@ from experiments import get, load_run, names
 from experiments.optimizer_comparison import compare
 from structdl.errors import InputError
 from structdl.training import cli
+from structdl.training.configs import to_dict
 from structdl.training.optimizers import OptimizerConfig
 from structdl.training.ranges import check_ranges, hints, unwrapped
 from structdl.training.run import DataConfig, Run
-from structdl.training.workdir import to_dict
 
 PROBES = (-1, 0, math.nan, math.inf)
 

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from structdl.errors import InputError
+from structdl.training.configs import identity
 from structdl.training.parallel import on_devices, with_counted_devices
 from structdl.training.placement import EXAMPLES, divides
 from structdl.training.run import Run
-from structdl.training.workdir import claim, identity, open_workdir
+from structdl.training.workdir import claim, open_workdir
 
 SCRIPT = Path(__file__).parent / "parallel_runs.py"
 
