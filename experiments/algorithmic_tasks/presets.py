@@ -55,7 +55,7 @@ class Config:
 
     problem: Literal["parity", "addition", "memorization"] = "parity"
     """Whether the number of ones is odd, the sum of two integers, or a string once more."""
-    length: PositiveInt = 8
+    length: in_range(int, Ge(1), Le(100_000)) = 8
     """Bits (parity), digits of each integer (addition), or symbols (memorization)."""
     num_train: PositiveInt = 1_000_000
     """Samples to train on; 1000 others are drawn for validation, and 1000 for the test."""

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Annotated, Literal
 
 import tyro
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
@@ -78,7 +78,7 @@ class Config:
 
     dataset: Literal["springs", "charged", "kuramoto", "walking"] = "springs"
     """What is simulated; or a person who walks, whose joints have no edges that are known."""
-    objects: in_range(int, Ge(2)) = 5
+    objects: in_range(int, Ge(2), Le(1000)) = 5
     """How many a system has; of walking 25."""
     num_train: PositiveInt = 50_000
     """Systems to train on."""

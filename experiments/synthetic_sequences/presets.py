@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import tyro
+from annotated_types import Ge, Le
 
 from experiments.sequence_model import (
     GRUConfig,
@@ -16,7 +17,7 @@ from experiments.sequence_model import (
 from experiments.sequence_presets import BAI, NAMES, run_of, system_of
 from structdl.training.experiment import Preset, Published
 from structdl.training.optimizers import OptimizerConfig
-from structdl.training.ranges import NonNegativeInt, PositiveInt
+from structdl.training.ranges import NonNegativeInt, PositiveInt, in_range
 from structdl.training.run import DataConfig, Run
 
 
@@ -26,7 +27,7 @@ class Config:
 
     problem: Literal["adding", "copy"] = "adding"
     """The sum of two marked numbers, or ten symbols once more after a pause."""
-    length: PositiveInt = 50
+    length: in_range(int, Ge(1), Le(100_000)) = 50
     """T: of the sequence (adding), or how long symbols are to be kept (copy)."""
     num_train: PositiveInt = 5000
     """Sequences to train on; 1000 more are for validation, and 1000 for the test."""
