@@ -59,7 +59,7 @@ class Experiment(NamedTuple):
       name: that of its directory.
       directory: where its results.json lies.
       presets: by name; the first is the default.
-      make_task: `config -> Task`.
+      make_task: `config -> Task`, of a config that `check_ranges` lets through.
       draw: `(config, task, fit, rows, folder)`: writes pictures there; rows are those of
         metrics.jsonl.
       more_metrics: `(config, task, fit) -> {name: [num_seeds]}`: what of the selected parameters is
