@@ -19,6 +19,7 @@ from jaxtyping import Array, Int
 from structdl.errors import InputError
 
 WIDEST = 32  # columns of the widest table: more edges than that are cut into pieces
+_LARGEST_SIZE = 2**31 - 1
 _UNROLLED = 24  # columns that one compiled loop takes; no width lies between this and WIDEST
 _COLUMNS_OF_SMALL_TABLES = 8  # unrolling more buys nothing there and costs compile time
 _ROWS_OF_LARGE_TABLES = 2**15
@@ -147,13 +148,16 @@ def edge_layout(
     with receivers = rows and senders = columns.
 
     Raises:
-      InputError: an index is out of range, or the two arrays are not integers of one length.
+      InputError: an index or a number of nodes is out of range, or the two arrays are not integers
+        of one length.
 
     >>> layout = edge_layout(np.array([0, 1]), np.array([2, 2]), num_senders=3)
     >>> layout.num_edges, layout.in_degrees
     (2, Array([0, 0, 2], dtype=int32))
     """
     num_receivers = num_senders if num_receivers is None else num_receivers
+    check_size("num_senders", num_senders)
+    check_size("num_receivers", num_receivers)
     senders = _checked_indices("senders", senders, num_senders)
     receivers = _checked_indices("receivers", receivers, num_receivers)
     if senders.shape != receivers.shape:
@@ -176,28 +180,55 @@ def edge_layout(
 
 
 def edge_list(
-    senders: Int[Array, " num_edges"],
-    receivers: Int[Array, " num_edges"],
+    senders: Int[Array | np.ndarray, " num_edges"],
+    receivers: Int[Array | np.ndarray, " num_edges"],
     num_senders: int,
     num_receivers: int | None = None,
 ) -> EdgeLayout:
     """A layout without tables: may be made inside jit, and compiles once for all graphs of a size.
 
-    Reductions over it scatter. The caller vouches for the indices: an edge whose receiver is out
-    of range is not checked.
+    Reductions over it scatter. An edge with an end out of range, negative numbers included, is
+    dropped: no degree, reduction or gradient counts it, and a gather puts 0 on it. Its ends become
+    num_senders and num_receivers.
+
+    >>> edge_list(jnp.array([0, 0, -1]), jnp.array([1, 2, 0]), num_senders=2).in_degrees
+    Array([0, 1], dtype=int32)
     """
     num_receivers = num_senders if num_receivers is None else num_receivers
-    ones = jnp.ones(senders.shape, jnp.int32)
+    inside = is_inside(senders, num_senders) & is_inside(receivers, num_receivers)
+    senders = jnp.where(inside, senders, num_senders).astype(jnp.int32)
+    receivers = jnp.where(inside, receivers, num_receivers).astype(jnp.int32)
     return EdgeLayout(
-        senders=jnp.asarray(senders, jnp.int32),
-        receivers=jnp.asarray(receivers, jnp.int32),
-        out_degrees=jax.ops.segment_sum(ones, senders, num_senders),
-        in_degrees=jax.ops.segment_sum(ones, receivers, num_receivers),
+        senders=senders,
+        receivers=receivers,
+        out_degrees=_degrees(senders, num_senders),
+        in_degrees=_degrees(receivers, num_receivers),
         by_sender=None,
         by_receiver=None,
         num_senders=num_senders,
         num_receivers=num_receivers,
     )
+
+
+def is_inside(indices, count: int):
+    """Which indices are 0 to count - 1; NumPy's are compared before JAX cuts them to 32 bits."""
+    return (indices >= 0) & (indices < count)
+
+
+def _degrees(indices, num_nodes: int):
+    return jnp.zeros(num_nodes, jnp.int32).at[indices].add(1, mode="drop")
+
+
+def check_size(name: str, size: int) -> None:
+    """Refuses a number of nodes that is negative, or whose indices int32 does not hold.
+
+    Raises:
+      InputError: the size is out of range.
+    """
+    if not 0 <= size <= _LARGEST_SIZE:
+        raise InputError(
+            f"{name} = {size}: the allowed range is 0 to {_LARGEST_SIZE}, since indices are int32"
+        )
 
 
 def _checked_indices(name: str, indices, num_nodes: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from jax import lax
 from jaxtyping import Array, Num
 
 from structdl.core.edge_layout import EdgeLayout, NeighbourTable, reduce_table, sum_dtype, take
+from structdl.core.linear import multilinear
 
 
 @functools.partial(
@@ -71,21 +72,24 @@ def in_blocks(reduce, nodes: Num[Array, "num_rows ..."], features_at_once: int):
     return out[:, :size].reshape(out.shape[0], *nodes.shape[1:])
 
 
-@jax.custom_vjp
 def _send(nodes, rows, table):
-    return take(nodes, rows)
+    return multilinear(_send_value, (_send_transpose,), (nodes,), (rows, table))
 
 
-def _send_forward(nodes, rows, table):
-    return _send(nodes, rows, table), (rows, table)
+def _send_value(linear, rows_and_table):
+    return take(linear[0], rows_and_table[0])
 
 
-def _send_backward(residuals, cotangent):
+def _send_transpose(cotangent, _, rows_and_table):
+    return multilinear(_collect_value, (_collect_transpose,), (cotangent,), rows_and_table)
+
+
+def _collect_value(linear, rows_and_table):
     """A row may be sent to several parts: a sum over the table, in a fixed order."""
-    _, table = residuals
-    dtype = cotangent.dtype
-    total = reduce_table("sum", cotangent.astype(sum_dtype(dtype)), None, table, False)
-    return total.astype(dtype), None, None
+    (sent,), (_, table) = linear, rows_and_table
+    total = reduce_table("sum", sent.astype(sum_dtype(sent.dtype)), None, table, False)
+    return total.astype(sent.dtype)
 
 
-_send.defvjp(_send_forward, _send_backward)
+def _collect_transpose(cotangent, _, rows_and_table):
+    return _send(cotangent, *rows_and_table)

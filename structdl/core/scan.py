@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
+from structdl.core.linear import multilinear
 from structdl.core.masks import length_mask, select
 from structdl.errors import InputError
 
@@ -127,7 +128,7 @@ def unroll_affine(
     differentiates `update` alone and takes one product with U a step, and the gradients of W, U and
     the biases are then one product each, over batch and time. On CPU a training step takes 0.5 to
     0.9 of the time of `unroll`'s, least where the layer is wide for its batch; 1.1 for tanh units
-    whose inputs are narrow, of 1 or 2 features. It has a reverse mode only, of first order.
+    whose inputs are narrow, of 1 or 2 features. It has a reverse mode only, to any order.
 
     Args:
       update: `(from_input, from_carry, carry) -> carry`, pointwise in the batch; it may not close
@@ -225,24 +226,21 @@ def reverse_within(
     return _reverse(values, jnp.minimum(lengths, time))
 
 
-@jax.custom_vjp
 def _reverse(values, lengths):
+    # it undoes itself, so it is its own transpose; JAX's transpose of a gather is a slow scatter
+    return multilinear(_reversed_within, (_reverse_cotangent,), (values,), lengths)
+
+
+def _reverse_cotangent(cotangent, _, lengths):
+    return _reverse(cotangent, lengths)
+
+
+def _reversed_within(linear, lengths):
+    (values,) = linear
     time = values.shape[1]
     places = jnp.broadcast_to(jnp.arange(time)[None], values.shape[:2])
     places = jnp.where(length_mask(lengths, time), lengths[:, None] - 1 - places, places)
     return jax.vmap(lambda row, order: row[order])(values, places)
-
-
-def _reverse_forward(values, lengths):
-    return _reverse(values, lengths), lengths
-
-
-def _reverse_backward(lengths, cotangent):
-    # what it does, it undoes; a derivative of the gather would be a slow scatter
-    return _reverse(cotangent, lengths), None
-
-
-_reverse.defvjp(_reverse_forward, _reverse_backward)
 
 
 def _hidden(carry):

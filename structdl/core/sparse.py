@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Array, Float, Int, Key
 
+from structdl.core.arrays import as_array
 from structdl.core.edge_layout import sum_dtype
 from structdl.core.segment import EdgeLayout, edge_layout, gather_sum
 from structdl.errors import InputError
@@ -58,17 +59,31 @@ def sparse_rows(matrix) -> SparseRows:
 
 
 def matmul(
-    x: Float[Array, "num_rows num_columns"] | SparseRows,
+    x: Float[Array | np.ndarray, "num_rows num_columns"] | SparseRows,
     kernel: Float[Array, "num_columns features"],
 ) -> Float[Array, "num_rows features"]:
     """The product x @ kernel of dense or sparse rows: out[r] = sum_c x[r, c] * kernel[c].
+
+    Raises:
+      InputError: a scipy.sparse matrix; see `as_features`.
 
     >>> matmul(sparse_rows(np.array([[0.0, 2.0]])), jnp.array([[1.0], [3.0]]))
     Array([[6.]], dtype=float32)
     """
     if isinstance(x, SparseRows):
+        kernel = kernel.astype(jnp.result_type(kernel, x.values))
         return gather_sum(kernel, x.layout, weights=x.values)
-    return x @ kernel
+    return as_array(x) @ kernel
+
+
+def as_features(x):
+    """Features as layers take them: NumPy arrays become JAX's, None and SparseRows stay.
+
+    Raises:
+      InputError: a scipy.sparse matrix: its layout is built once, by `sparse_rows`, and not in
+        every call.
+    """
+    return x if x is None or isinstance(x, SparseRows) else as_array(x)
 
 
 def lookup(
@@ -87,7 +102,7 @@ def lookup(
 
 
 def dropout(
-    key: Key[Array, ""], x: Float[Array, "..."] | SparseRows, rate: float
+    key: Key[Array, ""], x: Float[Array | np.ndarray, "..."] | SparseRows, rate: float
 ) -> Float[Array, "..."] | SparseRows:
     """Zeroes each value with probability `rate` and divides the others by 1 - rate.
 
@@ -95,7 +110,7 @@ def dropout(
     it returns x itself.
 
     Raises:
-      InputError: the rate is not in 0 <= rate < 1.
+      InputError: the rate is not in 0 <= rate < 1, or x is a scipy.sparse matrix.
 
     Reference: Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov (2014), "Dropout: a simple
     way to prevent neural networks from overfitting", JMLR 15.
@@ -106,6 +121,7 @@ def dropout(
             f"dropout rate = {rate}: the allowed range is 0 <= rate < 1; give the probability to "
             "drop, not to keep, as a fraction"
         )
+    x = as_features(x)
     if rate == 0:
         return x
     if isinstance(x, SparseRows):

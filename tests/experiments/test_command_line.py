@@ -18,6 +18,7 @@ import pytest
 
 from experiments import load_run
 from experiments.node_classification.train import EXPERIMENT, main
+from structdl.core.segment import gather_sum
 from structdl.errors import InputError
 from structdl.training import cli, measure
 from structdl.training.cli import restore_run
@@ -225,9 +226,18 @@ def test_fewer_steps_than_were_taken_are_refused(tmp_path, capsys):
 
 
 def test_an_optimizer_that_needs_forward_mode_is_told_so(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("structdl.core.segment._FEW_EDGES", 0)
+    only_reverse = jax.custom_vjp(lambda x: x)
+    only_reverse.defvjp(lambda x: (x, None), lambda _, cotangent: (only_reverse(cotangent),))
+    monkeypatch.setattr(
+        "structdl.graphs.gcn.gather_sum", lambda *args, **kw: only_reverse(gather_sum(*args, **kw))
+    )
     options = ["--optimizer.name", "sophia", "--workdir", str(tmp_path)]
     assert "forward-mode derivatives" in refused(capsys, "karate", *SHORT, *options)
+
+
+def test_graphs_on_tables_have_forward_mode(tmp_path, monkeypatch):
+    monkeypatch.setattr("structdl.core.segment._FEW_EDGES", 0)
+    run(tmp_path, "--optimizer.name", "sophia")
 
 
 def test_a_learning_rate_that_diverges_ends_with_the_last_finite_state(tmp_path, capsys):
