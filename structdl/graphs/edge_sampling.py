@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Int, Key
 
+from structdl.core.edge_layout import check_size
 from structdl.core.segment import EdgeLayout
 from structdl.errors import InputError
 
@@ -122,6 +123,7 @@ def split_edges(
     Reference: the protocol of Kipf, Welling (2016), section 3: 85, 5 and 10 percent.
     Differs from the paper: its code draws the non-edges of the test first, with rejection.
     """
+    check_size("num_nodes", num_nodes)
     pairs = _undirected_pairs(edges, num_nodes)
     counts = _held_out_counts(len(pairs), validation, test)
     num_held_out = sum(counts)

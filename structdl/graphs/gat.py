@@ -11,6 +11,7 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Key
 
@@ -80,7 +81,7 @@ def attention_weights(
 
 def graph_attention(
     params: AttentionParams,
-    nodes: Float[Array, "num_nodes in_features"] | SparseRows,
+    nodes: Float[Array | np.ndarray, "num_nodes in_features"] | SparseRows,
     layout: EdgeLayout,
     *,
     combine: Combine = "concat",
@@ -129,7 +130,8 @@ def graph_attention(
         values = dropout(values_key, projected, value_dropout_rate)
     # divided once a node and not once an edge: a quarter off a training step on Cora
     out = gather_sum(values, layout, weights=kept) / totals[:, :, None]
-    weights = scores / gather_receivers(totals, layout)
+    on_edges = gather_receivers(totals, layout)  # 0 on an edge that edge_list has dropped
+    weights = jnp.where(on_edges > 0, scores / jnp.where(on_edges > 0, on_edges, 1), 0)
     if combine == "concat":
         out = out.reshape(-1, heads * features)
     else:
@@ -163,7 +165,7 @@ class GraphAttention(nn.Module):
     @nn.compact
     def __call__(
         self,
-        nodes: Float[Array, "num_nodes in_features"] | SparseRows,
+        nodes: Float[Array | np.ndarray, "num_nodes in_features"] | SparseRows,
         layout: EdgeLayout,
         *,
         train: bool,
@@ -239,7 +241,7 @@ class GAT(nn.Module):
 
     def __call__(
         self,
-        nodes: Float[Array, "num_nodes in_features"] | SparseRows,
+        nodes: Float[Array | np.ndarray, "num_nodes in_features"] | SparseRows,
         layout: EdgeLayout,
         *,
         train: bool,
@@ -250,7 +252,7 @@ class GAT(nn.Module):
 
     def embed(
         self,
-        nodes: Float[Array, "num_nodes in_features"] | SparseRows,
+        nodes: Float[Array | np.ndarray, "num_nodes in_features"] | SparseRows,
         layout: EdgeLayout,
         *,
         train: bool,
@@ -263,7 +265,7 @@ class GAT(nn.Module):
 
     def attention(
         self,
-        nodes: Float[Array, "num_nodes in_features"] | SparseRows,
+        nodes: Float[Array | np.ndarray, "num_nodes in_features"] | SparseRows,
         layout: EdgeLayout,
     ) -> list[Float[Array, "num_edges layer_heads"]]:
         """The attention weights of every layer, in evaluation mode.

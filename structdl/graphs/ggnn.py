@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from structdl.core.arrays import as_array
+from structdl.core.edge_layout import check_size, is_inside
 from structdl.core.segment import (
     EdgeLayout,
     edge_layout,
@@ -55,11 +57,14 @@ def typed_edge_layout(
       num_edge_types: how many types.
 
     Raises:
-      InputError: an index or a type is out of range, or the arrays are not integers of one length.
+      InputError: an index, a type or a size is out of range, or the arrays are not integers of one
+        length.
 
     >>> typed_edge_layout([0, 1], [1, 0], [0, 2], num_nodes=2, num_edge_types=3).senders
     Array([0, 5], dtype=int32)
     """
+    check_size("num_nodes", num_nodes)
+    check_size("num_edge_types", num_edge_types)
     senders, types = np.asarray(senders), np.asarray(edge_types)
     if types.shape != senders.shape or (types.size and types.dtype.kind not in "iu"):
         raise InputError(
@@ -91,8 +96,12 @@ def typed_edge_list(
     num_nodes: int,
     num_edge_types: int,
 ) -> EdgeLayout:
-    """`typed_edge_layout` without tables and without checks, for padded graphs inside jit."""
-    typed_senders = senders * num_edge_types + edge_types
+    """`typed_edge_layout` without tables, for padded graphs inside jit.
+
+    An edge of which an end or the type is out of range is dropped, see `edge_list`.
+    """
+    inside = is_inside(senders, num_nodes) & is_inside(edge_types, num_edge_types)
+    typed_senders = jnp.where(inside, senders * num_edge_types + edge_types, -1)
     return edge_list(typed_senders, receivers, num_nodes * num_edge_types, num_nodes)
 
 
@@ -117,7 +126,7 @@ def edge_messages(
 
 def gated_graph_convolution(
     params: GatedGraphParams,
-    nodes: Float[Array, "num_nodes in_features"],
+    nodes: Float[Array | np.ndarray, "num_nodes in_features"],
     layout: EdgeLayout,
     *,
     num_steps: int,
@@ -146,6 +155,7 @@ def gated_graph_convolution(
     PyTorch; False gives eq. 5. The update gate keeps where eq. 6 writes, which is the same model
     with the signs of that gate's parameters exchanged.
     """
+    nodes = as_array(nodes)
     num_edge_types, width, _ = params.kernels.shape
     num_nodes, in_features = nodes.shape
     chex.assert_equal(layout.num_senders, num_nodes * num_edge_types)
@@ -206,7 +216,7 @@ class GatedGraphConvolution(nn.Module):
 
     @nn.compact
     def __call__(
-        self, nodes: Float[Array, "num_nodes in_features"], layout: EdgeLayout
+        self, nodes: Float[Array | np.ndarray, "num_nodes in_features"], layout: EdgeLayout
     ) -> Float[Array, "num_nodes features"]:
         width, num_types = self.features, self.num_edge_types
         per_type = nn.initializers.glorot_uniform(batch_axis=0)
@@ -276,7 +286,7 @@ class GGNN(nn.Module):
 
     def __call__(
         self,
-        nodes: Float[Array, "num_nodes in_features"] | SparseRows,
+        nodes: Float[Array | np.ndarray, "num_nodes in_features"] | SparseRows,
         layout: EdgeLayout,
         *,
         train: bool,
@@ -286,7 +296,7 @@ class GGNN(nn.Module):
 
     def node_scores(
         self,
-        nodes: Float[Array, "num_nodes in_features"] | SparseRows,
+        nodes: Float[Array | np.ndarray, "num_nodes in_features"] | SparseRows,
         layout: EdgeLayout,
         *,
         train: bool,
@@ -296,7 +306,7 @@ class GGNN(nn.Module):
 
     def graph_logits(
         self,
-        nodes: Float[Array, "num_nodes in_features"] | SparseRows,
+        nodes: Float[Array | np.ndarray, "num_nodes in_features"] | SparseRows,
         layout: EdgeLayout,
         graph_ids: Int[Array, " num_nodes"],
         num_graphs: int,
@@ -311,7 +321,7 @@ class GGNN(nn.Module):
 
     def embed(
         self,
-        nodes: Float[Array, "num_nodes in_features"] | SparseRows,
+        nodes: Float[Array | np.ndarray, "num_nodes in_features"] | SparseRows,
         layout: EdgeLayout,
         *,
         train: bool,
@@ -344,7 +354,7 @@ class Projection(nn.Module):
 
     @nn.compact
     def __call__(
-        self, nodes: Float[Array, "num_nodes in_features"] | SparseRows
+        self, nodes: Float[Array | np.ndarray, "num_nodes in_features"] | SparseRows
     ) -> Float[Array, "num_nodes features"]:
         in_features = nodes.num_columns if isinstance(nodes, SparseRows) else nodes.shape[1]
         init = nn.initializers.glorot_uniform()

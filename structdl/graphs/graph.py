@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from structdl.core.edge_layout import check_size
 from structdl.errors import InputError
 
 
@@ -57,13 +58,15 @@ def graph_from_edges(
       globals: features of the graph, without a graph axis, or None.
 
     Raises:
-      InputError: an index out of range, a field of the wrong length, ragged features, a NaN or an
-        infinity; the message names the field, the value, the allowed range and the fix.
+      InputError: an index or the number of nodes out of range, a field of the wrong length, ragged
+        features, a NaN or an infinity; the message names the field, the value, the allowed range
+        and the fix.
 
     >>> graph = graph_from_edges([0, 1], [1, 2], 3)
     >>> graph.receivers, graph.n_node, graph.n_edge
     (array([1, 2], dtype=int32), array([3], dtype=int32), array([2], dtype=int32))
     """
+    check_size("num_nodes", num_nodes)
     senders = _indices("senders", senders, num_nodes)
     receivers = _indices("receivers", receivers, num_nodes)
     if len(senders) != len(receivers):

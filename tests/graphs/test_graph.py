@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+from structdl.core.segment import edge_layout, edge_list
 from structdl.errors import InputError
+from structdl.graphs.edge_sampling import split_edges
+from structdl.graphs.ggnn import typed_edge_layout
 from structdl.graphs.graph import (
     add_self_loops,
     batch,
@@ -20,6 +23,7 @@ from structdl.graphs.graph import (
     take_graphs,
     unbatch,
 )
+from structdl.graphs.sampling import neighbour_lists
 
 
 @st.composite
@@ -241,3 +245,32 @@ def test_taking_graphs_that_are_not_there_is_refused(indices):
     two = batch([graph_from_edges([0], [1], 2), graph_from_edges([], [], 1)])
     with pytest.raises(InputError, match="at least one graph" if not indices else "0 to 1"):
         take_graphs(two, indices)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda num_nodes: graph_from_edges([], [], num_nodes),
+        lambda num_nodes: edge_layout([], [], num_nodes),
+        lambda num_nodes: edge_layout([], [], 1, num_nodes),
+        lambda num_nodes: typed_edge_layout([], [], [], num_nodes, 2),
+        lambda num_nodes: neighbour_lists([], [], num_nodes),
+        lambda num_nodes: split_edges(np.zeros((0, 2), int), num_nodes, 0),
+    ],
+)
+@pytest.mark.parametrize("num_nodes", [-1, 2**31])
+def test_numbers_of_nodes_out_of_range_are_named(build, num_nodes):
+    with pytest.raises(InputError, match=rf"= {num_nodes}: the allowed range is 0 to 2147483647"):
+        build(num_nodes)
+
+
+@pytest.mark.parametrize("build", [graph_from_edges, edge_layout])
+def test_indices_beyond_32_bits_are_named(build):
+    with pytest.raises(InputError, match=str(2**32 + 1)):
+        build(np.array([2**32 + 1]), np.array([0]), 3)
+
+
+def test_indices_beyond_32_bits_are_dropped_from_an_edge_list():
+    layout = edge_list(np.array([2**32 + 1, 0]), np.array([0, 2**33 + 1]), 3)
+    np.testing.assert_array_equal(layout.in_degrees, np.zeros(3))
+    np.testing.assert_array_equal(layout.out_degrees, np.zeros(3))
