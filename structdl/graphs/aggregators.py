@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from structdl.core.arrays import as_array
 from structdl.core.masks import masked_mean, select
 from structdl.core.scan import unroll
 from structdl.core.segment import (
@@ -109,7 +110,7 @@ def _places(receivers: np.ndarray, degrees: np.ndarray) -> np.ndarray:
 
 
 def mean_aggregate(
-    nodes: Float[Array, "*nodes features"], neighbours: Neighbours
+    nodes: Float[Array | np.ndarray, "*nodes features"], neighbours: Neighbours
 ) -> Float[Array, "*nodes aggregated"]:
     """The mean over the neighbours: sum over u in N(v) of h_u / |N(v)|; 0 without neighbours.
 
@@ -119,15 +120,16 @@ def mean_aggregate(
     """
     if isinstance(neighbours, SampledNeighbours):
         return masked_mean(neighbours.values, neighbours.mask, axis=-2)
-    layout = _layout(neighbours)
+    nodes, layout = as_array(nodes), _layout(neighbours)
     counts = jnp.maximum(layout.in_degrees, 1).astype(nodes.dtype)
     return gather_sum(nodes, layout) / counts[:, None]
 
 
 def gcn_aggregate(
-    nodes: Float[Array, "*nodes features"], neighbours: Neighbours
+    nodes: Float[Array | np.ndarray, "*nodes features"], neighbours: Neighbours
 ) -> Float[Array, "*nodes features"]:
     """The mean over the neighbours and the node: (h_v + sum of h_u) / (|N(v)| + 1), eq. 2."""
+    nodes = as_array(nodes)
     if isinstance(neighbours, SampledNeighbours):
         count = jnp.sum(neighbours.mask, axis=-1, keepdims=True).astype(nodes.dtype)
         total = jnp.sum(select(neighbours.mask, neighbours.values, 0), axis=-2)
@@ -139,7 +141,7 @@ def gcn_aggregate(
 
 
 def max_aggregate(
-    nodes: Float[Array, "*nodes features"], neighbours: Neighbours
+    nodes: Float[Array | np.ndarray, "*nodes features"], neighbours: Neighbours
 ) -> Float[Array, "*nodes aggregated"]:
     """The elementwise maximum over the neighbours; 0 without neighbours.
 
@@ -156,7 +158,7 @@ def max_aggregate(
 
 
 def pool_aggregate(
-    nodes: Float[Array, "*nodes in_features"] | SparseRows,
+    nodes: Float[Array | np.ndarray, "*nodes in_features"] | SparseRows,
     neighbours: Neighbours,
     params: PoolParams,
     *,
@@ -183,7 +185,7 @@ def pool_aggregate(
 
 
 def lstm_aggregate(
-    nodes: Float[Array, "*nodes in_features"] | SparseRows,
+    nodes: Float[Array | np.ndarray, "*nodes in_features"] | SparseRows,
     neighbours: Neighbours,
     params: LSTMParams,
     *,
@@ -246,4 +248,4 @@ def _layout(neighbours: EdgeLayout | OrderedEdges) -> EdgeLayout:
 
 def project(x, kernel):
     """x @ kernel, of dense features of any rank or of sparse rows."""
-    return matmul(x, kernel) if isinstance(x, SparseRows) else x @ kernel
+    return matmul(x, kernel) if isinstance(x, SparseRows) else as_array(x) @ kernel

@@ -20,7 +20,7 @@ import scipy.sparse.linalg
 from jaxtyping import Array, Float
 
 from structdl.core.segment import EdgeLayout, gather_sum
-from structdl.core.sparse import SparseRows, matmul
+from structdl.core.sparse import SparseRows, as_features, matmul
 from structdl.errors import InputError
 from structdl.graphs.gcn import symmetric_normalization
 from structdl.graphs.layer_dropout import drop_input
@@ -77,7 +77,7 @@ def rescaled_laplacian(
 
 
 def chebyshev_convolution(
-    nodes: Float[Array, "num_nodes in_features"] | SparseRows | None,
+    nodes: Float[Array | np.ndarray, "num_nodes in_features"] | SparseRows | None,
     kernels: Float[Array, "num_terms in_features features"],
     layout: EdgeLayout,
     laplacian: RescaledLaplacian,
@@ -108,6 +108,7 @@ def chebyshev_convolution(
     less to send through the edges.
     """
     chex.assert_equal(layout.num_senders, layout.num_receivers)
+    nodes = as_features(nodes)
     num_terms, in_features, features = kernels.shape
     if nodes is None:
         out = _clenshaw(list(kernels), layout, laplacian)
@@ -124,7 +125,7 @@ def chebyshev_convolution(
 def _propagate(nodes, layout: EdgeLayout, laplacian: RescaledLaplacian):
     """The product L~ X."""
     along_edges = gather_sum(nodes, layout, weights=laplacian.entries)
-    return along_edges + laplacian.diagonal[:, None] * nodes
+    return along_edges + laplacian.diagonal[:, None].astype(along_edges.dtype) * nodes
 
 
 def _polynomials(nodes, num_terms: int, layout, laplacian) -> list:
@@ -225,7 +226,7 @@ class ChebyshevConvolution(nn.Module):
     @nn.compact
     def __call__(
         self,
-        nodes: Float[Array, "num_nodes in_features"] | SparseRows | None,
+        nodes: Float[Array | np.ndarray, "num_nodes in_features"] | SparseRows | None,
         layout: EdgeLayout,
         laplacian: RescaledLaplacian,
     ) -> Float[Array, "num_nodes features"]:
@@ -278,7 +279,7 @@ class ChebNet(nn.Module):
 
     def __call__(
         self,
-        nodes: Float[Array, "num_nodes in_features"] | SparseRows | None,
+        nodes: Float[Array | np.ndarray, "num_nodes in_features"] | SparseRows | None,
         layout: EdgeLayout,
         laplacian: RescaledLaplacian,
         *,
@@ -290,7 +291,7 @@ class ChebNet(nn.Module):
 
     def embed(
         self,
-        nodes: Float[Array, "num_nodes in_features"] | SparseRows | None,
+        nodes: Float[Array | np.ndarray, "num_nodes in_features"] | SparseRows | None,
         layout: EdgeLayout,
         laplacian: RescaledLaplacian,
         *,
@@ -300,6 +301,7 @@ class ChebNet(nn.Module):
 
         Call it by `apply(..., method=ChebNet.embed)`.
         """
+        nodes = as_features(nodes)
         for layer in self.layers:
             nodes = self.activation(layer(drop_input(self, nodes, train), layout, laplacian))
         return nodes

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import chex
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from structdl.core.segment import (
@@ -18,7 +19,7 @@ from structdl.core.segment import (
     gather_sum,
     segment_sum,
 )
-from structdl.core.sparse import SparseRows, matmul
+from structdl.core.sparse import SparseRows, as_features, matmul
 from structdl.graphs.layer_dropout import drop_input
 
 
@@ -50,7 +51,7 @@ def symmetric_normalization(
 
 
 def graph_convolution(
-    nodes: Float[Array, "num_nodes in_features"] | SparseRows | None,
+    nodes: Float[Array | np.ndarray, "num_nodes in_features"] | SparseRows | None,
     kernel: Float[Array, "in_features features"],
     layout: EdgeLayout,
     weights: Float[Array, " num_edges"],
@@ -68,6 +69,7 @@ def graph_convolution(
       weights: the entries of Â, one per edge (see `symmetric_normalization`).
       bias: b; None means 0.
     """
+    nodes = as_features(nodes)
     if nodes is None:
         out = gather_sum(kernel, layout, weights=weights)
     elif not isinstance(nodes, SparseRows) and kernel.shape[0] < kernel.shape[1]:
@@ -93,7 +95,7 @@ class GraphConvolution(nn.Module):
     @nn.compact
     def __call__(
         self,
-        nodes: Float[Array, "num_nodes in_features"] | SparseRows | None,
+        nodes: Float[Array | np.ndarray, "num_nodes in_features"] | SparseRows | None,
         layout: EdgeLayout,
         weights: Float[Array, " num_edges"],
     ) -> Float[Array, "num_receivers features"]:
@@ -143,7 +145,7 @@ class GCN(nn.Module):
 
     def __call__(
         self,
-        nodes: Float[Array, "num_nodes in_features"] | SparseRows | None,
+        nodes: Float[Array | np.ndarray, "num_nodes in_features"] | SparseRows | None,
         layout: EdgeLayout,
         weights: Float[Array, " num_edges"],
         *,
@@ -155,7 +157,7 @@ class GCN(nn.Module):
 
     def embed(
         self,
-        nodes: Float[Array, "num_nodes in_features"] | SparseRows | None,
+        nodes: Float[Array | np.ndarray, "num_nodes in_features"] | SparseRows | None,
         layout: EdgeLayout,
         weights: Float[Array, " num_edges"],
         *,
@@ -165,6 +167,7 @@ class GCN(nn.Module):
 
         Call it by `apply(..., method=GCN.embed)`.
         """
+        nodes = as_features(nodes)
         for layer in self.layers:
             nodes = self.activation(layer(drop_input(self, nodes, train), layout, weights))
         return nodes

@@ -8,13 +8,15 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from structdl.core.arrays import as_array
 from structdl.core.segment import EdgeLayout, gather_sum
 
 
 def sum_with_self(
-    nodes: Float[Array, "num_nodes features"],
+    nodes: Float[Array | np.ndarray, "num_nodes features"],
     layout: EdgeLayout,
     epsilon: Float[Array, ""] | float = 0.0,
 ) -> Float[Array, "num_nodes features"]:
@@ -29,6 +31,7 @@ def sum_with_self(
     Array([[1.5, 0. ],
            [1. , 1.5]], dtype=float32)
     """
+    nodes = as_array(nodes)
     return (1 + epsilon) * nodes + gather_sum(nodes, layout)
 
 
@@ -50,7 +53,7 @@ class GINConvolution(nn.Module):
     @nn.compact
     def __call__(
         self,
-        nodes: Float[Array, "num_nodes in_features"],
+        nodes: Float[Array | np.ndarray, "num_nodes in_features"],
         layout: EdgeLayout,
         *,
         train: bool,
@@ -91,7 +94,7 @@ class GIN(nn.Module):
     @nn.compact
     def __call__(
         self,
-        nodes: Float[Array, "num_nodes in_features"],
+        nodes: Float[Array | np.ndarray, "num_nodes in_features"],
         layout: EdgeLayout,
         *,
         train: bool,
@@ -105,7 +108,7 @@ class GIN(nn.Module):
           train: whether batch normalisation uses, and updates from, the statistics of this batch.
           mask: the nodes that enter those statistics; None means all.
         """
-        states = [nodes]
+        states = [as_array(nodes)]
         for number in range(self.num_layers):
             convolution = GINConvolution(
                 (self.features,) * self.mlp_layers,
@@ -130,7 +133,7 @@ class NodeNorm(nn.Module):
     @nn.compact
     def __call__(
         self,
-        nodes: Float[Array, "num_nodes features"],
+        nodes: Float[Array | np.ndarray, "num_nodes features"],
         *,
         train: bool,
         mask: Bool[Array, " num_nodes"] | None = None,

@@ -7,15 +7,17 @@ global consistency", NIPS 16.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from structdl.core.arrays import as_array
 from structdl.core.masks import select
 from structdl.core.segment import EdgeLayout, gather_receivers, gather_sum, segment_sum
 from structdl.graphs.gcn import symmetric_normalization
 
 
 def propagate_labels(
-    labels: Float[Array, "num_nodes classes"],
+    labels: Float[Array | np.ndarray, "num_nodes classes"],
     is_labelled: Bool[Array, " num_nodes"],
     layout: EdgeLayout,
     edge_weights: Float[Array, " num_edges"] | None = None,
@@ -47,7 +49,7 @@ def propagate_labels(
            [0.5, 0.5],
            [0. , 1. ]], dtype=float32)
     """
-    known = select(is_labelled, labels, 0)
+    known = select(is_labelled, as_array(labels), 0)
     transitions = _transition_probabilities(layout, edge_weights)
 
     def step(scores, _):
@@ -91,7 +93,7 @@ def normalize_class_mass(
 
 
 def spread_labels(
-    labels: Float[Array, "num_nodes classes"],
+    labels: Float[Array | np.ndarray, "num_nodes classes"],
     is_labelled: Bool[Array, " num_nodes"],
     layout: EdgeLayout,
     edge_weights: Float[Array, " num_edges"] | None = None,
@@ -106,7 +108,7 @@ def spread_labels(
 
     Reference: Zhou, Bousquet, Lal, Weston, Schölkopf (2004), section 2, step 3.
     """
-    known = select(is_labelled, labels, 0)
+    known = select(is_labelled, as_array(labels), 0)
     weights = symmetric_normalization(layout, edge_weights)
 
     def step(scores, _):

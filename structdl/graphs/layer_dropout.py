@@ -1,13 +1,14 @@
 """Dropout of what enters a layer, the same in every network of this topic."""
 
 import flax.linen as nn
+import numpy as np
 from jaxtyping import Array, Float
 
-from structdl.core.sparse import SparseRows, dropout
+from structdl.core.sparse import SparseRows, as_features, dropout
 
 
 def drop_input(
-    module: nn.Module, x: Float[Array, "..."] | SparseRows | None, train: bool
+    module: nn.Module, x: Float[Array | np.ndarray, "..."] | SparseRows | None, train: bool
 ) -> Float[Array, "..."] | SparseRows | None:
     """Drops x out in training, at `module.dropout_rate` under the module's key "dropout".
 
@@ -16,6 +17,7 @@ def drop_input(
       x: what enters the next layer; None, for nodes without features, stays None.
       train: whether to drop.
     """
+    x = as_features(x)
     if x is None or not train or module.dropout_rate == 0:
         return x
     return dropout(module.make_rng("dropout"), x, module.dropout_rate)

@@ -213,7 +213,7 @@ class GAE(nn.Module):
     @nn.compact
     def __call__(
         self,
-        nodes: Float[Array, "num_nodes in_features"] | SparseRows | None,
+        nodes: Float[Array | np.ndarray, "num_nodes in_features"] | SparseRows | None,
         layout: EdgeLayout,
         weights: Float[Array, " num_edges"],
         *,
@@ -244,7 +244,7 @@ class VGAE(nn.Module):
     @nn.compact
     def __call__(
         self,
-        nodes: Float[Array, "num_nodes in_features"] | SparseRows | None,
+        nodes: Float[Array | np.ndarray, "num_nodes in_features"] | SparseRows | None,
         layout: EdgeLayout,
         weights: Float[Array, " num_edges"],
         *,

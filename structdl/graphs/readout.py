@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from structdl.core.arrays import as_array
 from structdl.core.masks import select
 from structdl.core.segment import segment_max, segment_mean, segment_softmax, segment_sum
 from structdl.errors import InputError
@@ -25,7 +26,7 @@ from structdl.graphs.graph import Graph
 
 
 def graph_sum(
-    nodes: Float[Array, "num_nodes ..."],
+    nodes: Float[Array | np.ndarray, "num_nodes ..."],
     graph_ids: Int[Array, " num_nodes"],
     num_graphs: int,
     *,
@@ -41,7 +42,7 @@ def graph_sum(
 
 
 def graph_mean(
-    nodes: Float[Array, "num_nodes ..."],
+    nodes: Float[Array | np.ndarray, "num_nodes ..."],
     graph_ids: Int[Array, " num_nodes"],
     num_graphs: int,
     *,
@@ -52,7 +53,7 @@ def graph_mean(
 
 
 def graph_max(
-    nodes: Float[Array, "num_nodes ..."],
+    nodes: Float[Array | np.ndarray, "num_nodes ..."],
     graph_ids: Int[Array, " num_nodes"],
     num_graphs: int,
     *,
@@ -63,8 +64,8 @@ def graph_max(
 
 
 def gated_readout(
-    gate_logits: Float[Array, "num_nodes features"],
-    values: Float[Array, "num_nodes features"],
+    gate_logits: Float[Array | np.ndarray, "num_nodes features"],
+    values: Float[Array | np.ndarray, "num_nodes features"],
     graph_ids: Int[Array, " num_nodes"],
     num_graphs: int,
     *,
@@ -89,8 +90,8 @@ def gated_readout(
 
 
 def softmax_readout(
-    logits: Float[Array, " num_nodes"],
-    values: Float[Array, "num_nodes features"],
+    logits: Float[Array | np.ndarray, " num_nodes"],
+    values: Float[Array | np.ndarray, "num_nodes features"],
     graph_ids: Int[Array, " num_nodes"],
     num_graphs: int,
     *,
@@ -102,6 +103,7 @@ def softmax_readout(
 
     Arguments as in `gated_readout`, with one logit a node.
     """
+    logits, values = as_array(logits), as_array(values)
     if mask is not None:
         logits = select(mask, logits, -jnp.inf)
         values = select(mask, values, 0)
@@ -127,7 +129,7 @@ class GatedReadout(nn.Module):
     def __call__(
         self,
         hidden: Float[Array, "num_nodes hidden"],
-        annotations: Float[Array, "num_nodes in_features"],
+        annotations: Float[Array | np.ndarray, "num_nodes in_features"],
         graph_ids: Int[Array, " num_nodes"],
         num_graphs: int,
         *,

@@ -10,10 +10,11 @@ from typing import Literal, NamedTuple, get_args
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 from structdl.core.segment import EdgeLayout
-from structdl.core.sparse import SparseRows
+from structdl.core.sparse import SparseRows, as_features
 from structdl.graphs.aggregators import (
     Neighbours,
     OrderedEdges,
@@ -45,7 +46,7 @@ class SageParams(NamedTuple):
 
 def sage_convolution(
     params: SageParams,
-    nodes: Float[Array, "*nodes in_features"] | SparseRows,
+    nodes: Float[Array | np.ndarray, "*nodes in_features"] | SparseRows,
     neighbours: Neighbours,
     *,
     aggregator: Aggregator,
@@ -96,7 +97,7 @@ def _linear_halves(params, nodes, neighbours, aggregator):
     is_sparse = isinstance(nodes, SparseRows)
     is_sampled = isinstance(neighbours, SampledNeighbours)  # fan_out rows become one: first that
     if is_sampled or not (is_sparse or kernel.shape[1] <= kernel.shape[0]):
-        own = None if self_kernel is None else nodes @ self_kernel
+        own = None if self_kernel is None else project(nodes, self_kernel)
         return own, aggregate(nodes, neighbours) @ kernel
     if self_kernel is None:
         return None, aggregate(project(nodes, kernel), neighbours)
@@ -154,7 +155,7 @@ class SageConvolution(nn.Module):
     @nn.compact
     def __call__(
         self,
-        nodes: Float[Array, "*nodes in_features"] | SparseRows,
+        nodes: Float[Array | np.ndarray, "*nodes in_features"] | SparseRows,
         neighbours: Neighbours,
         *,
         train: bool,
@@ -266,7 +267,7 @@ class GraphSAGE(nn.Module):
 
     def __call__(
         self,
-        nodes: Float[Array, "num_nodes in_features"] | SparseRows,
+        nodes: Float[Array | np.ndarray, "num_nodes in_features"] | SparseRows,
         neighbours: EdgeLayout | OrderedEdges | Blocks,
         *,
         train: bool,
@@ -284,7 +285,7 @@ class GraphSAGE(nn.Module):
 
     def embed(
         self,
-        nodes: Float[Array, "num_nodes in_features"] | SparseRows,
+        nodes: Float[Array | np.ndarray, "num_nodes in_features"] | SparseRows,
         neighbours: EdgeLayout | OrderedEdges | Blocks,
         *,
         train: bool,
@@ -293,6 +294,7 @@ class GraphSAGE(nn.Module):
         return self._run(self.layers, nodes, neighbours, train)
 
     def _run(self, layers, nodes, neighbours, train: bool):
+        nodes = as_features(nodes)
         if not isinstance(neighbours, Blocks):
             for layer in layers:
                 nodes = layer(drop_input(self, nodes, train), neighbours, train=train)

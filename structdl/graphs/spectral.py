@@ -16,6 +16,7 @@ import scipy.interpolate
 import scipy.linalg
 from jaxtyping import Array, Float
 
+from structdl.core.arrays import as_array, no_wider
 from structdl.core.segment import EdgeLayout
 from structdl.core.sparse import SparseRows, matmul
 from structdl.errors import InputError
@@ -100,7 +101,7 @@ def inverse_fourier_transform(
 
 
 def spectral_convolution(
-    nodes: Float[Array, "num_nodes in_features"],
+    nodes: Float[Array | np.ndarray, "num_nodes in_features"],
     filters: Float[Array, "num_frequencies in_features features"],
     eigenvectors: Float[Array, "num_nodes num_frequencies"],
     bias: Float[Array, " features"] | None = None,
@@ -115,6 +116,8 @@ def spectral_convolution(
 
     Reference: Bruna et al. (2014), section 3.2, eq. 3.2; without the coarsening of the graph.
     """
+    nodes = as_array(nodes)
+    eigenvectors = no_wider(eigenvectors, nodes)
     spectrum = fourier_transform(nodes, eigenvectors)
     filtered = jnp.einsum("nf,nfo->no", spectrum, filters)  # [num_frequencies, features]
     out = inverse_fourier_transform(filtered, eigenvectors)
@@ -188,7 +191,7 @@ class SpectralConvolution(nn.Module):
     @nn.compact
     def __call__(
         self,
-        nodes: Float[Array, "num_nodes in_features"],
+        nodes: Float[Array | np.ndarray, "num_nodes in_features"],
         eigenvectors: Float[Array, "num_nodes num_frequencies"],
     ) -> Float[Array, "num_nodes features"]:
         num_frequencies = eigenvectors.shape[1]
@@ -196,7 +199,7 @@ class SpectralConvolution(nn.Module):
         filters = self.param("filters", self.kernel_init, (count, nodes.shape[1], self.features))
         if self.num_control_points is not None:
             matrix = interpolation_matrix(num_frequencies, count, self.interpolation)
-            filters = jnp.einsum("np,pfo->nfo", matrix, filters)
+            filters = jnp.einsum("np,pfo->nfo", no_wider(matrix, filters), filters)
         bias = None
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -240,7 +243,7 @@ class SpectralNet(nn.Module):
 
     def __call__(
         self,
-        nodes: Float[Array, "num_nodes in_features"] | SparseRows,
+        nodes: Float[Array | np.ndarray, "num_nodes in_features"] | SparseRows,
         eigenvectors: Float[Array, "num_nodes num_frequencies"],
         *,
         train: bool,
@@ -252,7 +255,7 @@ class SpectralNet(nn.Module):
     @nn.compact
     def embed(
         self,
-        nodes: Float[Array, "num_nodes in_features"] | SparseRows,
+        nodes: Float[Array | np.ndarray, "num_nodes in_features"] | SparseRows,
         eigenvectors: Float[Array, "num_nodes num_frequencies"],
         *,
         train: bool,
