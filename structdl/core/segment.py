@@ -5,9 +5,9 @@
 `EdgeLayout`, forwards and backwards, or scatter where that measures faster (`method`).
 They differentiate in forward and reverse mode, to any order.
 
-Indices of a layout made by `edge_layout` have been checked. Otherwise, under jit or not, an index
-out of range, negative ones included, means that its edge is not there: it adds nothing to a sum,
-mean, maximum or degree, its own value, where it gets one, is 0, and so are its gradients.
+Indices of a layout made by `edge_layout` have been checked. Otherwise, under jit or not, an edge
+with an index out of range, negative ones included, is dropped: it enters no sum, mean, maximum or
+degree, and gathers and softmaxes give it the value 0 with a gradient of 0.
 """
 
 import math

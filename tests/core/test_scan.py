@@ -1,5 +1,7 @@
 """unroll against a Python loop over each sequence by itself, and against torch's packed cells."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 from jax.test_util import check_grads
 
-from structdl.core.scan import reverse_within, unroll
+from structdl.core.scan import AffineParams, reverse_within, unroll, unroll_affine
 from structdl.errors import InputError
 
 BATCH, TIME, FEATURES, HIDDEN = 4, 5, 2, 3
@@ -222,3 +224,35 @@ def test_reverse_within_equals_a_loop_and_so_does_its_derivative():
     weights = jnp.asarray(np.random.default_rng(0).normal(size=values.shape), jnp.float32)
     found = jax.grad(lambda values: jnp.sum(weights * reverse_within(values, lengths)))(values)
     np.testing.assert_array_equal(found, reverse_within(weights, lengths))
+
+
+def test_second_derivatives_of_unroll_affine_are_those_of_unroll():
+    rng, lengths = np.random.default_rng(0), jnp.array([3, 0])
+
+    def update(from_input, from_carry, carry):
+        (hidden,) = carry
+        return (jnp.tanh(from_input + from_carry) * jnp.cos(hidden),)
+
+    def step(params, carry, x):
+        from_input = x @ params.input_kernel + params.input_bias[None]
+        carry = update(from_input, carry[0] @ params.recurrent_kernel, carry)
+        return carry, carry[0]
+
+    def curvature(run, params, first, xs):
+        def loss(*args):
+            (last,), ys = run(*args, lengths=lengths)
+            return jnp.sum(jnp.sin(last)) + jnp.sum(ys**3)
+
+        def squared(*args):
+            gradients = jax.grad(loss, argnums=(0, 1, 2))(*args)
+            return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradients))
+
+        return jax.jit(jax.grad(squared, argnums=(0, 1, 2)))(params, (first,), xs)
+
+    with jax.enable_x64(True):
+        shapes = [(2, 3), (3,), (3, 3), (2, 3), (2, 4, 2)]
+        *arrays, first, xs = (jnp.asarray(rng.normal(size=shape)) for shape in shapes)
+        params = AffineParams(*arrays)
+        actual = curvature(partial(unroll_affine, update), params, first, xs)
+        expected = curvature(partial(unroll, step), params, first, xs)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), actual, expected)

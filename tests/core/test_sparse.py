@@ -8,7 +8,7 @@ import scipy.sparse
 from hypothesis import given, strategies as st
 from jax.test_util import check_grads
 
-from structdl.core.sparse import dropout, matmul, normalize_rows, sparse_rows
+from structdl.core.sparse import as_features, dropout, matmul, normalize_rows, sparse_rows
 from structdl.errors import InputError
 
 
@@ -137,3 +137,10 @@ def test_seeds_under_vmap_equal_one_after_another():
         np.testing.assert_allclose(together[0][seed], value, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(together[1][seed], gradient, rtol=1e-5, atol=1e-6)
     assert abs(together[0][0] - together[0][1]) > 1e-3
+
+
+def test_a_scipy_matrix_is_refused_with_the_way_out():
+    """By the seam of all layers: its layout is built once, and not in every call."""
+    with pytest.raises(InputError, match=r"\(2, 3\).*sparse_rows\(matrix\)"):
+        as_features(scipy.sparse.csr_array((2, 3)))
+    assert as_features(None) is None
