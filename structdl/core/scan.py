@@ -129,7 +129,7 @@ def unroll_affine(
     the biases are then one product each, over batch and time. On CPU a training step takes 0.5 to
     0.9 of the time of `unroll`'s, least where the layer is wide for its batch; 1.1 for tanh units
     whose inputs are narrow, of 1 or 2 features. It has a reverse mode only. Its
-    second derivatives are those of `unroll`, but inside another `lax.scan` it has none.
+    second derivatives are those of `unroll`; with lengths it has none inside another `lax.scan`.
 
     Args:
       update: `(from_input, from_carry, carry) -> carry`, pointwise in the batch; it may not close
