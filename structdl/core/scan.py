@@ -23,12 +23,12 @@ from structdl.core.masks import length_mask, select
 from structdl.errors import InputError
 
 
-def check_lengths(lengths, *, batch: int, time: int, name: str = "lengths") -> None:
+def check_lengths(lengths, *, batch, time, name: str = "lengths") -> None:
     """Refuses lengths that are not those of the sequences in an array [batch, time, ...].
 
     Every function that takes lengths calls it. Under jit lengths have a shape and a dtype but no
     values to check: there a length beyond the array counts as the whole array, and a negative one
-    as 0.
+    as 0. `batch` and `time` are ints, or symbolic sizes under `jax.export`.
 
     Raises:
       InputError: the lengths are not one integer per sequence, or one is below 0 or above `time`.

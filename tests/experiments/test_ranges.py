@@ -116,7 +116,7 @@ def test_a_command_is_refused_before_it_reads_data(name, is_refused, tmp_path):
 def test_numbers_of_a_stored_run_are_checked_too(tmp_path):
     config = to_dict(next(iter(get("node_classification").presets.values())).config)
     config["run"]["num_seeds"] = 10**9
-    record = {"experiment": "node_classification", "config": config}
+    record = {"experiment": "node_classification", "preset": "karate", "config": config}
     (tmp_path / "config.json").write_text(json.dumps(record))
     with pytest.raises(InputError, match=r"config\.json: --num-seeds is 1000000000: it must be"):
         load_run(tmp_path)
