@@ -1,7 +1,7 @@
 """Files that are written whole or not at all, and checksums of a folder's files.
 
-Nothing here follows a symbolic link at the place that it writes to: new content goes to a fresh
-name, which then takes the place of whatever is there.
+No file here is written through a symbolic link at its place: new content goes to a fresh name,
+which then takes the place of whatever is there.
 """
 
 import contextlib
@@ -36,20 +36,21 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 @contextlib.contextmanager
-def fill_whole(folder: Path) -> Iterator[Path]:
-    """Yields a fresh folder beside `folder`, and moves its files there when the block has ended.
+def fill_whole(folder: Path, *, within: Path | None = None) -> Iterator[Path]:
+    """Yields a fresh folder, and moves its files into `folder` when the block has ended.
 
     Each file replaces its namesake. If the block raises, `folder` stays as it was.
+
+    Args:
+      within: where the fresh folder is made, on the same disk; None: beside `folder`.
 
     Raises:
       OSError: the file system refuses.
     """
-    part = _fresh_name(folder)
+    part = _fresh_name((within or folder.parent) / folder.name)
     part.mkdir()
     try:
         yield part
-        if folder.is_symlink():  # files would otherwise be written where it points
-            folder.unlink()
         folder.mkdir(exist_ok=True)
         for file in part.iterdir():
             file.replace(folder / file.name)

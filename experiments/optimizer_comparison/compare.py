@@ -20,7 +20,7 @@ from experiments.optimizer_comparison.summary import summarize
 from experiments.optimizer_comparison.task_runs import task_workload
 from experiments.optimizer_comparison.workload import Workload
 from structdl.errors import InputError
-from structdl.files import fill_whole, read_json
+from structdl.files import read_json
 from structdl.training import ledger
 from structdl.training.cli import device, mendable, versions
 from structdl.training.ranges import PositiveInt, check_ranges, in_range
@@ -100,8 +100,8 @@ def compare(config: Config) -> Path:
     }
     records = run_study(study, path, overwrite=config.overwrite, provenance=provenance)
     summary = summarize(records, config.target)
-    with naming_workdir(path), fill_whole(path) as report:
-        write_report(summary, protocol, read_json(path / PROVENANCE), report)
+    with naming_workdir(path):
+        write_report(summary, protocol, read_json(path / PROVENANCE), path)
     print(f"{scores_table(summary)}\n{path / REPORT}")
     if config.record:
         _keep(path, HERE / REPORTS / config.record)

@@ -25,6 +25,7 @@ from experiments.optimizer_comparison.lecture import (
 )
 from experiments.optimizer_comparison.scores import bootstrap_ranks, profile_area
 from experiments.optimizer_comparison.summary import Cell, Summary
+from structdl.files import fill_whole, remove
 from structdl.training.metrics import summarize
 
 REPORT, SCORES, CSV = "report.md", "scores.md", "results.csv"
@@ -53,17 +54,24 @@ def write_report(
     provenance: Sequence[Mapping[str, str]],
     folder: Path,
 ) -> None:
-    """Writes everything into the folder.
+    """Writes a report and its pictures into a folder, all of them or none.
 
     Args:
       protocol: that of the study.
       provenance: of each part that was computed at once, by what and where.
+      folder: that of the study; the files of an earlier report are replaced.
     """
+    with fill_whole(folder, within=folder) as fresh:
+        _write_files(summary, protocol, provenance, fresh)
+    if LANDSCAPES_TASK not in protocol["tasks"]:  # but the study that was overwritten had them
+        for name in LANDSCAPE_PICTURES:
+            remove(folder / name)
+
+
+def _write_files(summary, protocol, provenance, folder: Path) -> None:
     _write_csv(summary, folder / CSV)
     (folder / SCORES).write_text(scores_table(summary) + "\n")
     figures.draw_study(summary, folder)
-    for name in LANDSCAPE_PICTURES:  # of a study that was overwritten by one without landscapes
-        (folder / name).unlink(missing_ok=True)
     parts = [_header(protocol, provenance), _scores(summary)]
     parts += [f"![{name}]({name}.png)\n\n{words}" for name, words in PICTURES.items()]
     if LANDSCAPES_TASK in protocol["tasks"]:

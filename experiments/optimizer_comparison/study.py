@@ -13,7 +13,7 @@ from tqdm import tqdm
 from experiments.optimizer_comparison.search import Space, quasi_random
 from experiments.optimizer_comparison.workload import Job, Outcome, Workload
 from structdl.errors import InputError
-from structdl.files import read_json, remove, write_json, write_whole
+from structdl.files import PART, read_json, remove, write_json, write_whole
 from structdl.training.workdir import held, naming_workdir
 
 PROTOCOL, PROVENANCE, RUNS = "protocol.json", "provenance.json", "runs"
@@ -216,6 +216,8 @@ def _claim(path: Path, protocol: dict[str, Any], overwrite: bool) -> None:
                 "--workdir to keep both, or --overwrite to start again there."
             )
     with naming_workdir(path):
+        for leftover in path.glob(f"*{PART}"):
+            remove(leftover)
         if overwrite:
             for name in (PROVENANCE, RUNS, UNFINISHED):
                 remove(path / name)

@@ -17,7 +17,7 @@ import numpy as np
 import tyro
 
 from structdl.errors import InputError, nearest_names
-from structdl.files import fill_whole, write_json, write_whole
+from structdl.files import fill_whole, remove, write_json, write_whole
 from structdl.training import ledger, workdir as folder
 from structdl.training.checkpoints import Checkpoints
 from structdl.training.configs import to_dict
@@ -285,6 +285,8 @@ def _train_and_test(
     if is_first() and not config.run.evaluate_only:
         with folder.naming_workdir(path):
             rows = read_rows(path / folder.METRICS)
+            if (path / folder.FIGURES).is_symlink():  # it would lead pictures out of the folder
+                remove(path / folder.FIGURES)
             with fill_whole(path / folder.FIGURES) as figures:
                 experiment.draw(config, task, result, rows, figures)
                 summary["figures"] = sorted(file.name for file in figures.iterdir())
