@@ -1,4 +1,4 @@
-"""Arrays as callers hand them over."""
+"""Small functions of arrays that reductions and layers share."""
 
 import jax
 import jax.numpy as jnp
@@ -31,3 +31,19 @@ def no_wider(weights: jax.Array, nodes: jax.Array) -> jax.Array:
     if weights.dtype != jnp.float64 or not is_float:
         return weights
     return weights.astype(jnp.promote_types(nodes.dtype, jnp.float32))
+
+
+def take(array, indices):
+    """Rows of an array at indices known to lie in range."""
+    return array.at[indices].get(mode="promise_in_bounds", wrap_negative_indices=False)
+
+
+def expand(array, ndim):
+    """Adds trailing axes of size 1, up to ndim axes."""
+    return array.reshape(array.shape + (1,) * (ndim - array.ndim))
+
+
+def sum_dtype(dtype):
+    """Half precision is summed in float32."""
+    is_half = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
+    return jnp.float32 if is_half else dtype

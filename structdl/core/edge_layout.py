@@ -16,6 +16,7 @@ import scipy.sparse
 from jax import lax
 from jaxtyping import Array, Int
 
+from structdl.core.arrays import expand, sum_dtype, take
 from structdl.errors import InputError
 
 WIDEST = 32  # columns of the widest table: more edges than that are cut into pieces
@@ -390,19 +391,3 @@ def _merge(kind, out, rows, values):
     if kind == "max":
         return out.at[rows].max(values, **SCATTER_OPTIONS)
     return out.at[rows].add(values, **SCATTER_OPTIONS)
-
-
-def take(array, indices):
-    """Rows of an array at indices known to lie in range."""
-    return array.at[indices].get(mode="promise_in_bounds", wrap_negative_indices=False)
-
-
-def expand(array, ndim):
-    """Adds trailing axes of size 1, up to ndim axes."""
-    return array.reshape(array.shape + (1,) * (ndim - array.ndim))
-
-
-def sum_dtype(dtype):
-    """Half precision is summed in float32."""
-    is_half = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
-    return jnp.float32 if is_half else dtype

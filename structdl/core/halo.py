@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Num
 
-from structdl.core.edge_layout import EdgeLayout, NeighbourTable, reduce_table, sum_dtype, take
+from structdl.core.arrays import sum_dtype, take
+from structdl.core.edge_layout import EdgeLayout, NeighbourTable, reduce_table
 from structdl.core.linear import multilinear
 
 

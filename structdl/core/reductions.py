@@ -13,14 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from structdl.core.edge_layout import (
-    SCATTER_OPTIONS,
-    NeighbourTable,
-    expand,
-    reduce_table,
-    sum_dtype,
-    take,
-)
+from structdl.core.arrays import expand, sum_dtype, take
+from structdl.core.edge_layout import SCATTER_OPTIONS, NeighbourTable, reduce_table
 from structdl.core.linear import multilinear
 
 _LARGEST_COPY = 2**20  # values: a copy in cache

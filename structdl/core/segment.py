@@ -19,12 +19,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Num
 
-from structdl.core.arrays import as_array, no_wider
+from structdl.core.arrays import as_array, expand, no_wider
 from structdl.core.edge_layout import (
     EdgeLayout as EdgeLayout,
     edge_layout as edge_layout,
     edge_list as edge_list,
-    expand,
 )
 from structdl.core.halo import fetch, in_blocks, without_halo
 from structdl.core.reductions import (

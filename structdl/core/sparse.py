@@ -13,8 +13,7 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Array, Float, Int, Key
 
-from structdl.core.arrays import as_array
-from structdl.core.edge_layout import sum_dtype
+from structdl.core.arrays import as_array, sum_dtype
 from structdl.core.segment import EdgeLayout, edge_layout, gather_sum
 from structdl.errors import InputError
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from structdl.core.edge_layout import sum_dtype
+from structdl.core.arrays import sum_dtype
 
 
 def walk_loss(
