@@ -5,9 +5,9 @@ which then takes the place of whatever is there.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -39,7 +39,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
 def fill_whole(folder: Path, *, within: Path | None = None) -> Iterator[Path]:
     """Yields a fresh folder, and moves its files into `folder` when the block has ended.
 
-    Each file replaces its namesake. If the block raises, `folder` stays as it was.
+    Each file replaces its namesake; there may be no subfolders. If the block raises, `folder` stays
+    as it was.
 
     Args:
       within: where the fresh folder is made, on the same disk; None: beside `folder`.
@@ -64,19 +65,23 @@ def append(path: Path, text: str) -> None:
     Raises:
       OSError: the file system refuses, or `path` is a symbolic link.
     """
-    no_follow = getattr(os, "O_NOFOLLOW", 0)  # not on Windows
-    with open(path, "a", opener=lambda name, flags: os.open(name, flags | no_follow)) as file:
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a symbolic link, which is not followed", str(path))
+    with path.open("a") as file:
         file.write(text)
 
 
 def remove(path: Path) -> None:
     """Removes a file, a link (not its target), or a folder with its content, if there is one.
 
+    A folder loses its name first, so that half of it is never found under that name.
+
     Raises:
       OSError: it cannot be removed.
     """
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        unnamed = path if path.suffix == PART else path.replace(_fresh_name(path))
+        shutil.rmtree(unnamed)
     else:
         path.unlink(missing_ok=True)
 

@@ -27,7 +27,7 @@ def load(config: Config) -> tuple[Recordings, Splits]:
     """The recordings of all splits, and the indices of each split's.
 
     Raises:
-      InputError: an unknown set, or one that cannot be had.
+      InputError: an unknown dataset, or one that is not available.
     """
     if config.dataset == "decaying_tones":
         splits = decaying_tones.load(data_dir=config.data.dir)

@@ -79,7 +79,7 @@ class GlobalAttention(nn.Module):
         places: Float[Array, "batch places key_features"],
         mask: Bool[Array, "batch places"] | None = None,
     ) -> Float[Array, "batch queries out_features"]:
-        """What is read from the places that the mask has; the others may hold any value."""
+        """Attention output over the unmasked places; masked places may hold any value."""
         if mask is not None:  # a NaN in the padding would reach the gradient of the queries
             places = jnp.where(mask[..., None], places, 0)
         shape = (queries.shape[-1], places.shape[-1])

@@ -8,7 +8,7 @@ from structdl.errors import InputError
 
 
 def as_array(values) -> jax.Array:
-    """The values as an array of JAX, converted as jnp does where they are NumPy's.
+    """Converts an array-like to a JAX array, as jnp does.
 
     Raises:
       InputError: a scipy.sparse matrix, which is not converted without being asked.
@@ -25,7 +25,7 @@ def as_array(values) -> jax.Array:
 def no_wider(weights: jax.Array, nodes: jax.Array) -> jax.Array:
     """Float64 weights rounded for float32 nodes, and for half precision, whose sums are float32.
 
-    Weights that nobody gave are float64 where x64 is on, and would widen all that they multiply.
+    Default weights are float64 under x64 and would promote everything that they multiply.
     """
     is_float = jnp.issubdtype(nodes.dtype, jnp.floating)
     if weights.dtype != jnp.float64 or not is_float:

@@ -192,10 +192,17 @@ def edge_list(
     dropped: no degree, reduction or gradient counts it, and a gather puts 0 on it. Its ends become
     num_senders and num_receivers.
 
+    Raises:
+      InputError: there are not as many senders as receivers.
+
     >>> edge_list(jnp.array([0, 0, -1]), jnp.array([1, 2, 0]), num_senders=2).in_degrees
     Array([0, 1], dtype=int32)
     """
     num_receivers = num_senders if num_receivers is None else num_receivers
+    if senders.shape != receivers.shape:
+        raise InputError(
+            f"{len(senders)} senders and {len(receivers)} receivers: give one of each an edge"
+        )
     inside = is_inside(senders, num_senders) & is_inside(receivers, num_receivers)
     senders = jnp.where(inside, senders, num_senders).astype(jnp.int32)
     receivers = jnp.where(inside, receivers, num_receivers).astype(jnp.int32)
@@ -212,7 +219,7 @@ def edge_list(
 
 
 def is_inside(indices, count: int):
-    """Which indices are 0 to count - 1; NumPy's are compared before JAX cuts them to 32 bits."""
+    """Mask of the indices in [0, count); NumPy indices are compared before the cast to int32."""
     return (indices >= 0) & (indices < count)
 
 

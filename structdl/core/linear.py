@@ -34,7 +34,7 @@ def multilinear(
         others stay; hashable, as a function at the top of a module is.
       transposes: of each linear array `(cotangent, linear, residuals, *static) -> array`, the
         cotangent of this array, in place of which `linear` has None.
-      linear: the arrays; None, for one that is left out, may only stand at the end.
+      linear: the arrays; omitted ones are None and come last.
       residuals: arrays of any kind that are not differentiated.
       static: hashable arguments.
 

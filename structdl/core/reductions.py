@@ -210,7 +210,7 @@ def _reduce_edges(kind, values, table):
 
 
 def rows_at(array, ids, *, are_checked: bool):
-    """Rows of an array by their numbers; zeros where a number is out of range, unless checked."""
+    """Gathers rows by index; an index out of range gives zeros, unless all are known to be in."""
     if are_checked:
         return take(array, ids)
     return array.at[ids].get(mode="fill", fill_value=0, wrap_negative_indices=False)

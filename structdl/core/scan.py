@@ -128,8 +128,8 @@ def unroll_affine(
     differentiates `update` alone and takes one product with U a step, and the gradients of W, U and
     the biases are then one product each, over batch and time. On CPU a training step takes 0.5 to
     0.9 of the time of `unroll`'s, least where the layer is wide for its batch; 1.1 for tanh units
-    whose inputs are narrow, of 1 or 2 features. It has a reverse mode only. Its
-    second derivatives are those of `unroll`; with lengths it has none inside another `lax.scan`.
+    whose inputs are narrow, of 1 or 2 features. Derivatives are reverse mode only;
+    second ones equal those of `unroll`.
 
     Args:
       update: `(from_input, from_carry, carry) -> carry`, pointwise in the batch; it may not close

@@ -24,6 +24,7 @@ from structdl.core.edge_layout import (
     EdgeLayout as EdgeLayout,
     edge_layout as edge_layout,
     edge_list as edge_list,
+    is_inside,
 )
 from structdl.core.halo import fetch, in_blocks, without_halo
 from structdl.core.reductions import (
@@ -239,6 +240,8 @@ def _narrow_method(method: Method | None, size: int, layout: EdgeLayout | None) 
 
 
 def _segments(method, values, segment_ids, num_segments, layout) -> Segments:
+    if isinstance(segment_ids, np.ndarray):  # int64 ids would be cut to 32 bits
+        segment_ids = np.where(is_inside(segment_ids, num_segments), segment_ids, num_segments)
     segment_ids = as_array(segment_ids)
     if values.shape[0] != segment_ids.shape[0]:
         raise ValueError(f"values {values.shape} of {segment_ids.shape[0]} segment ids")

@@ -64,7 +64,7 @@ def read_matrices(path: Path, limit: int) -> dict[str, Matrix]:
             if kind == _MATRIX
         ]
     except (OSError, ValueError, struct.error, zlib.error) as error:
-        raise InputError(f"{path}: no MATLAB file that can be read ({error})") from error
+        raise InputError(f"{path}: not a readable MATLAB file ({error})") from error
     return dict(matrices)
 
 

@@ -83,7 +83,7 @@ def read_pickle(
                 _OPCODES[opcode.name](machine, argument)
         return machine.stack.pop()
     except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-        raise InputError(f"{where}: no pickle that can be read ({error})") from error
+        raise InputError(f"{where}: not a readable pickle ({error})") from error
 
 
 class _Bounded:

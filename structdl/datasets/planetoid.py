@@ -286,7 +286,7 @@ def _read_pickle(path: Path, expected_type: type) -> Any:
         with path.open("rb") as file:
             value = read_pickle(file, str(path), _CONSTRUCTORS)
     except OSError as error:
-        raise InputError(f"{path}: no pickle that can be read ({error.strerror})") from error
+        raise InputError(f"{path}: not a readable pickle ({error.strerror})") from error
     if not isinstance(value, expected_type):
         raise InputError(f"{path}: holds a {type(value)}, expected a {expected_type}")
     return value

@@ -109,9 +109,9 @@ def prepare(
 
 @contextlib.contextmanager
 def without_preparing_in(data_dir: str | os.PathLike | None) -> Iterator[None]:
-    """In this block `prepare` only reads the data folder `data_dir`; None: it may prepare in any.
+    """Lets `prepare` only read the data folder `data_dir` within the block; None allows any.
 
-    For a folder that the user has not named himself, but a file from elsewhere.
+    For a folder that is named by a config file rather than by the user.
     """
     token = _NOT_TO_PREPARE_IN.set(_absolute(data_dir) if data_dir else None)
     try:

@@ -101,7 +101,7 @@ def pairs_of(content: bytes, path: Path) -> list[Pair]:
     try:
         lines = content.decode().splitlines()
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: no text that can be read ({error})") from error
+        raise InputError(f"{path}: not a readable text ({error})") from error
     pairs = []
     for number, line in enumerate(lines, start=1):
         sides = line.split("\t")

@@ -69,7 +69,7 @@ def read_raw(path: Path) -> Text:
     try:
         text = path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no text that can be read ({error})") from error
+        raise InputError(f"{path}: not a readable text ({error})") from error
     bounds = [0, *(int(share * len(text)) for share in SHARES), len(text)]
     parts = [text[bounds[part] : bounds[part + 1]] for part in range(3)]
     vocabulary = vocabulary_of(parts[0])

@@ -227,7 +227,7 @@ def _read_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
                 raise InputError(f"{where}: expected {len(columns)} values, as in line 1")
             yield where, row
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: no gzipped table that can be read ({error})") from error
+        raise InputError(f"{path}: not a readable gzipped table ({error})") from error
 
 
 def _import_rdkit() -> tuple[Any, Any, Any]:

@@ -299,7 +299,7 @@ def _parse(where: str, content: bytes, number: type, width: int | None) -> np.nd
 
 
 def _extend(values: array.array, where: str, line: str, number: type, width: int | None) -> int:
-    """Appends the numbers of a line and returns how many they are, `width` where it is given."""
+    """Appends the numbers of a line and returns their count, which must be `width` if given."""
     try:
         row = [number(value) for value in line.split(",", width or MAX_WIDTH)]
     except ValueError:

@@ -28,7 +28,7 @@ def read_gzip(path: Path, limit: int) -> bytes:
         with gzip.open(path) as file:
             content = file.read(limit + 1)
     except _UNREADABLE as error:
-        raise InputError(f"{path}: no gzipped file that can be read ({error})") from error
+        raise InputError(f"{path}: not a readable gzipped file ({error})") from error
     if len(content) > limit:
         raise InputError(f"{path}: unpacks to more than {limit} bytes, which is the limit")
     return content
@@ -43,7 +43,7 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     except InputError:
         raise
     except _UNREADABLE as error:
-        raise InputError(f"{path}: no zip that can be read ({error})") from error
+        raise InputError(f"{path}: not a readable zip ({error})") from error
 
 
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes:

@@ -14,8 +14,8 @@ class Beams(NamedTuple):
     """The sequences that a search has found, of each example the best one first."""
 
     symbols: jax.Array  # [batch, beams, max_length], int32; `end` from the end on
-    lengths: jax.Array  # [batch, beams], int32, with the `end`, where there is one; 0 of none
-    scores: jax.Array  # [batch, beams], log probability / length ** length_penalty; -inf of none
+    lengths: jax.Array  # [batch, beams], int32, with the `end`, if there is one; 0 for none
+    scores: jax.Array  # [batch, beams], log probability / length ** length_penalty; -inf for none
 
 
 class _Search(NamedTuple):

@@ -61,7 +61,9 @@ def from_dict(kind: type, fields: Any):
       InputError: a field is unknown to this version, is missing, or has a value of another type.
     """
     if not isinstance(fields, dict):
-        raise InputError(f"a {kind.__name__} is stored as an object with its fields: {fields!r}.")
+        raise InputError(
+            f"expected an object with the fields of {kind.__name__}, found {fields!r}."
+        )
     types_of = _types_of(kind)
     if unknown := fields.keys() - types_of.keys():
         raise InputError(f"fields of another version of {kind.__name__}: {sorted(unknown)}.")
@@ -71,7 +73,8 @@ def from_dict(kind: type, fields: Any):
             values[name] = _convert(types_of[name], value)
         except TypeError:
             raise InputError(
-                f"the field {name} of {kind.__name__} is {value!r}: expected {types_of[name]}."
+                f"the field {name} of {kind.__name__} is {value!r}: "
+                f"expected {_words(types_of[name])}."
             ) from None
     try:
         return kind(**values)
@@ -102,11 +105,11 @@ def _parts_of_union(kind) -> dict[str, type]:
 
 
 def _convert(kind, value):
-    """A JSON value as a value of a field's type; raises TypeError where it is none."""
+    """Converts a JSON value to a field's type; raises TypeError if it does not fit."""
     if parts := _parts_of_union(kind):
         fields = dict(value) if isinstance(value, dict) else {}
-        if (name := fields.pop("type", None)) not in parts:
-            raise InputError(f"{name} is of another version: one of {sorted(parts)} is expected.")
+        if (name := str(fields.pop("type", None))) not in parts:
+            raise InputError(f"unknown type {name!r}: expected one of {sorted(parts)}.")
         return from_dict(parts[name], fields)
     if dataclasses.is_dataclass(kind):
         return from_dict(kind, value)
@@ -135,3 +138,19 @@ def _convert_to_any(kinds, value):
         except TypeError:
             continue
     raise TypeError
+
+
+def _words(kind) -> str:
+    """A type for an error message.
+
+    >>> _words(tuple[int, ...] | None)
+    'list of int or null'
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in _UNIONS:
+        return " or ".join(map(_words, arguments))
+    if origin is typing.Literal:
+        return " or ".join(map(repr, arguments))
+    if origin is tuple:
+        return f"list of {_words(arguments[0])}"
+    return {type(None): "null", Path: "string", str: "string"}.get(kind, kind.__name__)

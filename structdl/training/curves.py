@@ -105,7 +105,7 @@ def carried_on(rows: Sequence[dict]) -> list[dict]:
 
 
 def _record_of(path: Path) -> Record | None:
-    """Whose run lies beside; None if the folder is not a run's, or no longer."""
+    """The record of a sibling run; None if the folder has no readable one."""
     try:
         return read_record(path)
     except InputError:

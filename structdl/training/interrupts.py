@@ -7,6 +7,7 @@ is raised again.
 """
 
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -33,13 +34,14 @@ def interruptible() -> Iterator[None]:
     if not _leaves_on_interrupt():
         yield
         return
-    before, sys.unraisablehook = sys.unraisablehook, _again
+    before = sys.unraisablehook
+    hook = sys.unraisablehook = functools.partial(_again, before)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, _leave)
-        if sys.unraisablehook is _again:  # and not somebody else's by now
+        if sys.unraisablehook is hook:  # and not somebody else's by now
             sys.unraisablehook = before
 
 
@@ -67,9 +69,10 @@ def _leave(number, frame) -> None:
     exit_interrupted()
 
 
-def _again(unraisable) -> None:
+def _again(before, unraisable) -> None:
+    """Raises an interrupt again that a callback has swallowed; `before` takes anything else."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
         to_main = threading.main_thread().ident, signal.SIGINT
         threading.Timer(AGAIN_AFTER, signal.pthread_kill, to_main).start()
     else:
-        sys.__unraisablehook__(unraisable)
+        before(unraisable)

@@ -1,4 +1,4 @@
-"""What does not fit into memory: refused before it is allocated, and said when it fails."""
+"""Out of memory: refused before anything is allocated where that is known, else explained."""
 
 import contextlib
 import os
@@ -27,7 +27,7 @@ def naming_memory() -> Iterator[None]:
         if not isinstance(error, MemoryError) and not any(words in text for words in _XLA):
             raise
         asked = _ASKED.search(text)
-        size = in_gigabytes(float(asked[1]) * _UNITS[asked[2]]) if asked else "more than there is"
+        size = in_bytes(float(asked[1]) * _UNITS[asked[2]]) if asked else "an unknown size"
         raise InputError(
             f"out of memory: {size} was asked for, and {_of_this_machine()}: lower the sizes under "
             "--model, --batch-size, --seeds-per-call or the size of the data."
@@ -45,11 +45,11 @@ def require_memory(state: Any, num_devices: int = 1) -> None:
       InputError: it is larger, with the number of bytes.
     """
     needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    on_host = _device_memory() is None  # whose devices share one memory
-    if needed > memory() * (1 if on_host else num_devices):
+    on_host = _device_memory() is None  # the devices of a process share its host's memory
+    if needed > memory() * (jax.process_count() if on_host else num_devices):
         raise InputError(
             f"the parameters and the optimizer's state of the seeds that train together would take "
-            f"{in_gigabytes(needed)}, and {_of_this_machine()}: lower the sizes under --model, or "
+            f"{in_bytes(needed)}, and {_of_this_machine()}: lower the sizes under --model, or "
             "--seeds-per-call."
         )
 
@@ -59,14 +59,16 @@ def memory() -> int:
     return _device_memory() or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def in_gigabytes(size: int | float) -> str:
-    """A number of bytes for a reader.
+def in_bytes(size: int | float) -> str:
+    """Formats a number of bytes.
 
-    >>> in_gigabytes(2.5e10), in_gigabytes(4e15)
-    ('25 GB', '4,000,000 GB')
+    >>> in_bytes(2.5e10), in_bytes(4e15), in_bytes(4000)
+    ('25 GB', '4,000,000 GB', '4 kB')
     """
-    gigabytes = size / 1e9
-    return f"{gigabytes:,.0f} GB" if gigabytes >= 10 else f"{gigabytes:.2g} GB"
+    units = {"GB": 1e9, "MB": 1e6, "kB": 1e3, "bytes": 1}
+    unit = next((unit for unit, least in units.items() if size >= least), "bytes")
+    number = size / units[unit]
+    return f"{number:,.0f} {unit}" if number >= 10 else f"{number:.2g} {unit}"
 
 
 def _device_memory() -> int | None:
@@ -75,4 +77,4 @@ def _device_memory() -> int | None:
 
 def _of_this_machine() -> str:
     owner = "this machine" if _device_memory() is None else "each device"
-    return f"{owner} has {in_gigabytes(memory())}"
+    return f"{owner} has {in_bytes(memory())}"

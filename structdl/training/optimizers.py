@@ -70,7 +70,7 @@ def make_optimizer(config: OptimizerConfig) -> Optimizer:
 
     Raises:
       InputError: an unknown name, a keyword or value that optax refuses, a missing learning rate,
-        a schedule without a horizon, or without a learning rate.
+        a schedule without a horizon or without a learning rate to scale.
     """
     check_ranges(config, prefix="--optimizer.")
     factory, arguments = _bound_arguments(config)
@@ -233,7 +233,7 @@ def _default_rate(config: OptimizerConfig, factory: Callable) -> dict[str, float
     """optax's own learning rate as an argument, where there is one: what a schedule scales.
 
     Raises:
-      InputError: the optimizer goes without a rate, and none is given.
+      InputError: the optimizer has no default learning rate, and none is given.
     """
     name = _rate_name(factory)
     rate = inspect.signature(factory).parameters[name].default

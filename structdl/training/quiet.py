@@ -1,4 +1,4 @@
-"""Libraries that save in threads of their own, and what they print where saving fails."""
+"""Silence for background threads of libraries while saving, whose failure is reported once."""
 
 import contextlib
 import logging
@@ -13,7 +13,7 @@ LOGGERS = ("absl", "asyncio", "concurrent.futures")
 
 @contextlib.contextmanager
 def quiet_threads() -> Iterator[None]:
-    """Leaves the words to the exception of a block whose work is done by a library's threads.
+    """Suppresses log errors and tracebacks of background threads; the block's exception remains.
 
     Within the block the library's loggers print no errors, and threads other than the main one no
     tracebacks. Where the block raises this stays so, since its threads may fail for as long as the

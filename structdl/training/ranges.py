@@ -31,7 +31,7 @@ Bound = Ge | Gt | Le | Lt
 
 
 class _Relation(NamedTuple):
-    """How a bound is written before and behind a number, said, and tested."""
+    """Symbols, wording and predicate of a kind of bound."""
 
     before: str
     behind: str
@@ -134,7 +134,7 @@ def unwrapped(hint) -> tuple[Any, tuple]:
 
 
 def _fault(option: str, value, hint) -> str:
-    """The sentence that refuses a value; empty where its annotation allows it."""
+    """Error message for a value out of its range; empty if it is allowed."""
     kind, declared = unwrapped(hint)
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
@@ -159,7 +159,7 @@ def _part_for(value, parts: tuple):
 
 
 def _allowed(value, hint) -> str:
-    """What a number must be, in words; empty where it is that, or where no number is declared."""
+    """The allowed range in words; empty if the value is in it, or no number is declared."""
     kind, declared = unwrapped(hint)
     if kind not in _NUMBERS:
         return ""

@@ -100,7 +100,7 @@ class Run:
         return dataclasses.replace(self, **{field.name: field.default for field in fields})
 
     def validate(self) -> None:
-        """Raises InputError where a number is out of its range, or two do not go together."""
+        """Raises InputError where a number is out of its range, or two options conflict."""
         check_ranges(self)
         if self.seed + self.num_seeds > 2**32:
             raise InputError(f"--seed is {self.seed}; seeds are numbers below 2^32.")

@@ -22,11 +22,9 @@ def make_train_step(task: Task, optimizer: Optimizer, axis: str | None = None) -
     Args:
       axis: of devices that each see some of the examples, where the step is mapped over one:
         totals, counts and gradients are then sums over it, so that the loss divides by the global
-        count, and a floating-point model state is the mean. Each device draws for itself. Noise
-        of single examples, say dropout, then has the distribution that it has on one device. What
-        one device draws once for the whole batch, say noise of the weights or sampled edges, is
-        drawn once per device instead, and the gradient is the mean over as many draws: another
-        computation, with less noise.
+        count, and a floating-point model state is the mean. Each device draws for itself: noise
+        per example, such as dropout, keeps its distribution, while noise drawn once per batch,
+        such as weight noise or sampled edges, is averaged over the devices' independent draws.
     """
 
     def over_devices(tree):

@@ -25,6 +25,9 @@ CONFIG, SUMMARY, METRICS, CHECKPOINTS, FIGURES, PROFILE = (
 )
 
 
+WAY_OUT = "Give another --workdir."
+
+
 class Record(NamedTuple):
     """Content of config.json."""
 
@@ -85,15 +88,12 @@ def claim(path: Path, experiment: str, preset: str, config, commit: str) -> list
     Raises:
       InputError: something cannot be removed or written.
     """
-    commits = []
-    with naming_workdir(path):
-        for leftover in path.glob(f"*{PART}"):
-            remove(leftover)
-        if config.run.overwrite or not has_checkpoint(path):
-            _clear(path)
-        else:
-            commits = read_record(path).commits
+    goes_on = has_checkpoint(path) and not config.run.overwrite
+    commits = read_record(path).commits if goes_on else []
+    _clear(path, keeps_run=goes_on)
+    if not (commits and _is_trained(path, config)):
         commits = [*(each for each in commits if each != commit), commit]
+    with naming_workdir(path):
         record = {"experiment": experiment, "preset": preset, "commits": commits}
         write_json(path / CONFIG, record | {"config": to_dict(config)})
     return commits
@@ -123,8 +123,8 @@ def read_record(path: Path) -> Record:
     values = [(defaults | content).get(name) for name in names] if type(content) is dict else []
     if list(map(type, values)) != [str, str, list, dict]:
         raise InputError(
-            f"{path / CONFIG} does not describe a run: expected an object with the strings "
-            "experiment and preset and the object config; was it edited by hand?"
+            f"{path / CONFIG} does not describe a run (edited by hand?): expected an object with "
+            f"the strings experiment and preset and the object config. {WAY_OUT}"
         )
     return Record(*values)
 
@@ -139,9 +139,10 @@ def read_config(path: Path, kind: type):
     fields = read_record(path).fields
     try:
         config = from_dict(kind, fields)
+        check_ranges(config)
+        config.run.validate()
     except InputError as error:
         raise InputError(f"{path / CONFIG}: {error}") from None
-    check_ranges(config, source=path / CONFIG)
     return config
 
 
@@ -154,10 +155,7 @@ def finished_summary(path: Path, config) -> dict[str, Any] | None:
     """
     if not (path / SUMMARY).exists():
         return None
-    summary = read_json(path / SUMMARY)
-    if not isinstance(summary, dict) or "metrics" not in summary:
-        raise InputError(f"{path / SUMMARY} is not the summary of a run; was it edited by hand?")
-    before = from_dict(type(config), summary.get("config"))
+    summary, before = _read_summary(path, config)
     require_same(path, before, config)
     is_resumable = has_checkpoint(path)
     if before.run.num_steps != config.run.num_steps:
@@ -168,9 +166,35 @@ def finished_summary(path: Path, config) -> dict[str, Any] | None:
                 "start again there."
             )
         return None
-    figures = [path / FIGURES / name for name in summary.get("figures", [])]
-    is_drawn = all(figure.is_file() and figure.stat().st_size for figure in figures)
-    return summary if is_drawn or not is_resumable else None
+    return summary if _is_drawn(path, summary) or not is_resumable else None
+
+
+def _read_summary(path: Path, config) -> tuple[dict[str, Any], Any]:
+    """The summary in a workdir, and the config that it was made with."""
+    file = path / SUMMARY
+    summary = read_json(file)
+    found = summary if isinstance(summary, dict) else {}
+    if not isinstance(found.get("metrics"), dict) or not isinstance(found.get("figures", []), list):
+        raise InputError(f"{file} is not the summary of a run (edited by hand?). {WAY_OUT}")
+    try:
+        return summary, from_dict(type(config), found.get("config"))
+    except InputError as error:
+        raise InputError(f"{file}: {error} {WAY_OUT}") from None
+
+
+def _is_trained(path: Path, config) -> bool:
+    """Whether a run has taken all its steps, so that at most its pictures are missing."""
+    if not (path / SUMMARY).exists():
+        return False
+    return _read_summary(path, config)[1].run.num_steps == config.run.num_steps
+
+
+def _is_drawn(path: Path, summary: dict[str, Any]) -> bool:
+    """Whether all pictures of a run are there; the first version did not list them."""
+    folder = path / FIGURES
+    listed = summary.get("figures")
+    files = folder.glob("*") if listed is None else [folder / str(name) for name in listed]
+    return folder.is_dir() and all(file.is_file() and file.stat().st_size for file in files)
 
 
 def require_same(path: Path, before, config, *, trains: bool = True) -> None:
@@ -183,6 +207,11 @@ def require_same(path: Path, before, config, *, trains: bool = True) -> None:
     Raises:
       InputError: names the fields that differ, with both values.
     """
+    if before.run.parallel == "pmap" and not before.run.num_devices:
+        # all there were, whose number the first version did not record
+        before = dataclasses.replace(
+            before, run=dataclasses.replace(before.run, num_devices=config.run.num_devices)
+        )
     if not trains:
         before, config = (
             dataclasses.replace(each, run=each.run.on_this_process()) for each in (before, config)
@@ -202,7 +231,8 @@ def require_same(path: Path, before, config, *, trains: bool = True) -> None:
 
 def has_checkpoint(path: Path) -> bool:
     """Whether a workdir has a checkpoint of any group of seeds."""
-    return any(entry.name.isdigit() for entry in (path / CHECKPOINTS).glob("*/*"))
+    entries = (path / CHECKPOINTS).glob("*/*")
+    return any(entry.name.isdigit() and entry.parent.suffix != PART for entry in entries)
 
 
 def _check(path: Path, experiment: str, config) -> None:
@@ -224,11 +254,22 @@ def _check(path: Path, experiment: str, config) -> None:
         require_same(path, before, config, trains=not config.run.evaluate_only)
 
 
-def _clear(path: Path) -> None:
-    """Removes what a run writes besides its config, and nothing else."""
-    # the folder of checkpoints itself may be a link to another disk, and stays
-    groups = (path / CHECKPOINTS).glob("seed*")
-    events = path.glob("events.out.tfevents.*")
-    names = (SUMMARY, METRICS, FIGURES, PROFILE)
-    for each in (*groups, *events, *(path / name for name in names)):
-        remove(each)
+def _clear(path: Path, *, keeps_run: bool) -> None:
+    """Removes what killed processes left unfinished, and what a run writes besides its config.
+
+    Raises:
+      InputError: something cannot be removed.
+    """
+    unwanted = [*path.glob(f"*{PART}")]
+    if not keeps_run:
+        # the folder of checkpoints itself may be a link to another disk, and stays
+        unwanted += [*(path / CHECKPOINTS).glob("seed*"), *path.glob("events.out.tfevents.*")]
+        unwanted += [path / name for name in (SUMMARY, METRICS, FIGURES, PROFILE)]
+    try:
+        for each in unwanted:
+            remove(each)
+    except OSError as error:
+        raise InputError(
+            f"the run before cannot be removed from {path}: {error}. Part of it may be gone. Give "
+            "permission there, or another --workdir."
+        ) from error

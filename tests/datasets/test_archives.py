@@ -102,8 +102,8 @@ def test_many_faults_are_counted(tmp_path):
 def test_what_is_no_zip(tmp_path, content):
     path = write_zip(tmp_path / "set.zip", FILES)
     path.write_bytes(path.read_bytes()[:-30] if content is None else content)
-    assert fault_of_archive(path, registered()).startswith("no zip that can be read")
-    with pytest.raises(InputError, match=r"set.zip: no zip that can be read"):
+    assert fault_of_archive(path, registered()).startswith("not a readable zip")
+    with pytest.raises(InputError, match=r"set.zip: not a readable zip"):
         list(read_members(path, registered()))
 
 
@@ -144,7 +144,7 @@ def test_download(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=r"another file \(notes.md: altered"):
             prepare(ArchiveBuilder, raw_files=[archive], data_dir=tmp_path)
         write_zip(path, FILES)
-        with pytest.raises(InputError, match="no zip that can be read"):  # no more than 20 bytes
+        with pytest.raises(InputError, match="not a readable zip"):  # no more than 20 bytes
             prepare(ArchiveBuilder, raw_files=[archive._replace(size=20)], data_dir=tmp_path)
         builder = prepare(ArchiveBuilder, raw_files=[archive], data_dir=tmp_path)
         server.shutdown()

@@ -134,8 +134,8 @@ IMAGES, LABELS = small_digits(4, 0)
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (idx(IMAGES)[:-20], idx(LABELS), "images.gz: no gzipped file that can be read"),
-        (b"pixels", idx(LABELS), "images.gz: no gzipped file that can be read"),
+        (idx(IMAGES)[:-20], idx(LABELS), "images.gz: not a readable gzipped file"),
+        (b"pixels", idx(LABELS), "images.gz: not a readable gzipped file"),
         (gzip.compress(b"", mtime=0), idx(LABELS), "images.gz: begins with 0, expected 2051"),
         (idx(IMAGES, 2049), idx(LABELS), "images.gz: begins with 2049, expected 2051"),
         (idx(IMAGES[:, :, :27]), idx(LABELS), r"images of \(28, 27\), expected \(28, 28\)"),

@@ -170,7 +170,7 @@ def test_wrong_tables_are_named_while_preparing(write):
 def test_what_is_no_matlab_file(tmp_path, content):
     path = write_mat(tmp_path / "x.mat", small_pieces())
     path.write_bytes(path.read_bytes()[:300] if content is None else content)
-    with pytest.raises(InputError, match=r"x.mat: no MATLAB file that can be read"):
+    with pytest.raises(InputError, match=r"x.mat: not a readable MATLAB file"):
         poly_music.read_raw(path)
 
 
@@ -207,7 +207,7 @@ def test_matrices_that_cannot_be_are_named(tmp_path, monkeypatch, content, messa
     monkeypatch.setattr(poly_music, "MAX_UNPACKED_BYTES", 1000)
     path = tmp_path / "x.mat"
     path.write_bytes(MAT_HEADER + content)
-    with pytest.raises(InputError, match=f"x.mat: no MATLAB file that can be read .{message}"):
+    with pytest.raises(InputError, match=f"x.mat: not a readable MATLAB file .{message}"):
         poly_music.read_raw(path)
 
 

@@ -176,7 +176,7 @@ def test_wrong_lines_are_named(line, message):
 
 
 def test_bytes_that_are_no_text_are_named():
-    with pytest.raises(InputError, match=r"cmn.txt: no text that can be read"):
+    with pytest.raises(InputError, match=r"cmn.txt: not a readable text"):
         pairs_of(b"Hi.\t\xff", Path("cmn.txt"))
 
 

@@ -129,7 +129,7 @@ def test_tiny_shakespeare_is_split_by_position(write_shakespeare):
     ("content", "message"),
     [
         (b"ab" * 45 + b"a" * 9 + b"z", "input.txt: 'z' at position 4 is not among the 2 symbols"),
-        (b"ab\xff", "input.txt: no text that can be read"),
+        (b"ab\xff", "input.txt: not a readable text"),
     ],
 )
 def test_wrong_texts_are_named(write_shakespeare, content, message):

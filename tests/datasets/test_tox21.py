@@ -222,9 +222,9 @@ def test_wrong_smiles_is_named_without_the_check_of_valences(write, smiles):
         ([HEADER.replace("SMILES", "smile")], "column SMILES is missing, found .*'smile'"),
         ([HEADER.replace("SR-p53", "p53")], "column SR-p53 is missing"),
         ([""], "column SMILES is missing, found"),
-        (b"no gzip", "no gzipped file that can be read"),
-        (gzip.compress(b"a" * 999, mtime=0)[:-9], "no gzipped file that can be read"),
-        (gzip.compress(b"\xff\xfe\n", mtime=0), "no gzipped table that can be read"),
+        (b"no gzip", "not a readable gzipped file"),
+        (gzip.compress(b"a" * 999, mtime=0)[:-9], "not a readable gzipped file"),
+        (gzip.compress(b"\xff\xfe\n", mtime=0), "not a readable gzipped table"),
     ],
 )
 def test_wrong_table_is_named(write, lines, message):

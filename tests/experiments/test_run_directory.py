@@ -72,7 +72,7 @@ def test_overwrite_starts_again_where_checkpoints_lie_on_another_disk(
     assert load_run(workdir)[0].optimizer.learning_rate == 0.3
 
 
-def test_overwrite_says_what_it_cannot_remove(workdir, monkeypatch, is_refused):
+def test_overwrite_says_what_it_cannot_remove(workdir, figures_of_other, monkeypatch, is_refused):
     def refuse(path, **_):
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
 
@@ -80,7 +80,10 @@ def test_overwrite_says_what_it_cannot_remove(workdir, monkeypatch, is_refused):
     words = [*WORDS, *OTHER, "--overwrite", "--workdir", str(workdir)]
     is_refused(lambda argv: main(argv[:-2]), words, "Operation not permitted")
     monkeypatch.undo()
-    assert load_run(workdir)[0].optimizer.learning_rate == 0.01
+    with pytest.raises(InputError, match="no checkpoint"):  # half a run is not one
+        load_run(workdir)
+    assert run(workdir, *OTHER, "--overwrite")["metrics"] == figures_of_other
+    assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["seed-0"]
 
 
 def test_a_checkpoint_of_another_config_is_refused(workdir, tmp_path, is_refused):
@@ -127,6 +130,38 @@ def test_a_run_killed_before_its_first_checkpoint_leaves_no_rows(workdir, figure
     assert not list(workdir.glob("*.part"))
 
 
+def test_a_run_of_the_first_version_is_found_finished_and_its_pictures_completed(workdir, capsys):
+    """Its summary lists no pictures, its config no commits, and its checkpoint has no checksums."""
+    for name, key in (("summary.json", "figures"), ("config.json", "commits")):
+        stored = json.loads((workdir / name).read_text())
+        del stored[key]
+        (workdir / name).write_text(json.dumps(stored))
+    for file in (workdir / "checkpoints").rglob("checksums.json"):
+        file.unlink()
+    run(workdir)
+    assert "finished before" in capsys.readouterr().out
+    (workdir / "figures" / "embedding.png").write_bytes(b"")
+    run(workdir)
+    assert (workdir / "figures" / "embedding.png").stat().st_size
+
+
+def test_completing_pictures_trains_nothing(workdir, monkeypatch):
+    before = json.loads((workdir / "config.json").read_text())["commits"]
+    (workdir / "figures" / "embedding.png").unlink()
+    monkeypatch.setattr(cli.ledger, "provenance", lambda directory: "0123456789ab")
+    assert run(workdir)["commits"] == before
+    assert run(workdir, "--num-steps", "40")["commits"] == [*before, "0123456789ab"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"[]", b'{"metrics": 3}', b'{"metrics": {}}', b'{"metrics": {}, "figures": 3}']
+)
+def test_a_damaged_summary_is_refused_by_name(workdir, content, is_refused):
+    (workdir / "summary.json").write_bytes(content)
+    words = [*WORDS, "--workdir", str(workdir)]
+    is_refused(lambda argv: main(argv[:-2]), words, "summary.json")
+
+
 def test_pictures_that_are_missing_are_drawn_by_the_same_command(workdir, finished, capsys):
     summary = json.loads((finished / "summary.json").read_text())
     picture = finished / "figures" / "embedding.png"
@@ -163,7 +198,14 @@ DAMAGED = {
     "a number for a name": b'{"experiment": 3, "preset": "karate", "config": {}}',
 }
 WRONG = {"dataset": 3, "run": None, "optimizer": [], "data": "here", "model": {"type": "Evil"}}
-WRONG_IN_RUN = {"num_steps": "20", "seed": 1.5, "workdir": 5, "parallel": "all", "overwrite": 1}
+WRONG_IN_RUN = {
+    "num_steps": "20",
+    "seed": 1.5,
+    "num_seeds": 2**32,
+    "workdir": 5,
+    "parallel": "all",
+    "overwrite": 1,
+}
 
 
 def damaged_configs(stored: dict):

@@ -136,3 +136,10 @@ def test_typed_edges_out_of_range_are_dropped():
     )
     np.testing.assert_array_equal(layout.senders, [0, 3, 6, 6, 6, 6])
     np.testing.assert_array_equal(layout.in_degrees, [0, 2, 0])
+
+
+def test_ids_beyond_int32_are_dropped_and_not_wrapped():
+    values, ids = jnp.array([1.0, 2.0, 4.0]), np.array([0, 2**32 + 1, 2**31])
+    for is_jit in (False, True):
+        total = maybe_jit(lambda values: segment.segment_sum(values, ids, 3), is_jit)(values)
+        assert total.tolist() == [1, 0, 0]

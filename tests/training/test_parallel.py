@@ -98,6 +98,10 @@ def test_devices_are_part_of_a_run_only_where_each_draws_for_itself(tmp_path):
     for same in (by_pmap, with_run(evaluate_only=True)):  # a test draws nothing
         with open_workdir(tmp_path, "regression", same):
             pass
+    # 0 stands in runs of the first version for all devices, whose number it did not record
+    claim(tmp_path, "regression", "preset", Config(Run(parallel="pmap")), "commit")
+    with open_workdir(tmp_path, "regression", of_four):
+        pass
 
 
 def test_a_batch_divides_by_its_examples():
