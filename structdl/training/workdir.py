@@ -192,9 +192,11 @@ def _is_trained(path: Path, config) -> bool:
 def _is_drawn(path: Path, summary: dict[str, Any]) -> bool:
     """Whether all pictures of a run are there; the first version did not list them."""
     folder = path / FIGURES
-    listed = summary.get("figures")
-    files = folder.glob("*") if listed is None else [folder / str(name) for name in listed]
-    return folder.is_dir() and all(file.is_file() and file.stat().st_size for file in files)
+    if (listed := summary.get("figures")) is None:
+        files = [*folder.glob("*")] or [folder / "none"]
+    else:
+        files = [folder / str(name) for name in listed]
+    return all(file.is_file() and file.stat().st_size for file in files)
 
 
 def require_same(path: Path, before, config, *, trains: bool = True) -> None:
