@@ -284,8 +284,8 @@ def test_wrong_values_are_named(write, part, change, message):
         ({"y": small_graph()[0]["ally"][:66]}, "ally: 565 rows, 566 needed"),
         ({"y": np.arange(60)}, r"y: int64 of shape \(60,\)"),
         ({"graph": [1, 2]}, "graph: holds a <class 'list'>"),
-        ({"graph": b"not a pickle"}, "graph: no pickle"),
-        ({"graph": dumps({1: [2]})[:-3]}, "graph: no pickle"),
+        ({"graph": b"not a pickle"}, "graph: not a readable pickle"),
+        ({"graph": dumps({1: [2]})[:-3]}, "graph: not a readable pickle"),
     ],
 )
 def test_parts_that_do_not_fit_are_named(write, parts, message):
