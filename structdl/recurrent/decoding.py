@@ -86,29 +86,7 @@ def beam_search(
 
     def advance(search: _Search) -> _Search:
         state, logits = step(search.state, search.last.reshape(-1))
-        num = logits.shape[-1]
-        log_probs = jax.nn.log_softmax(logits.astype(jnp.float32)).reshape(batch, beams, num)
-        log_probs = jnp.where(jnp.isnan(log_probs), -jnp.inf, log_probs)
-        ends = jnp.where(jnp.arange(num) == end, 0.0, -jnp.inf)[None, None]
-        log_probs = jnp.where(search.finished[..., None], ends, log_probs)
-        totals = search.totals[..., None] + log_probs
-        lengths = search.beams.lengths + ~search.finished
-        scores = totals / lengths[..., None].astype(jnp.float32) ** length_penalty
-        scores, chosen = jax.lax.top_k(scores.reshape(batch, beams * num), beams)
-        parents, symbols = chosen // num, (chosen % num).astype(jnp.int32)
-        finished, lengths, written = jax.tree.map(
-            lambda leaf: _of_parents(leaf, parents),
-            (search.finished, lengths, search.beams.symbols),
-        )
-        rows = (jnp.arange(batch)[:, None] * beams + parents).reshape(-1)
-        return _Search(
-            time=search.time + 1,
-            state=jax.tree.map(lambda leaf: leaf[rows], state),
-            last=symbols,
-            finished=finished | (symbols == end),
-            beams=Beams(written.at[:, :, search.time].set(symbols), lengths, scores),
-            totals=jnp.take_along_axis(totals.reshape(batch, beams * num), chosen, axis=1),
-        )
+        return _advance(search, state, logits, end=end, length_penalty=length_penalty)
 
     def goes_on(search: _Search):
         return (search.time < max_length) & ~jnp.all(search.finished)
@@ -119,12 +97,8 @@ def beam_search(
         # at first all beams are the same one, of which one is to count
         jnp.zeros((batch, beams)).at[:, 1:].set(-jnp.inf),
     )
-    found = jax.lax.while_loop(goes_on, advance, _begin(state, empty, start)).beams
-    possible = found.scores > -jnp.inf
-    return Beams(
-        jnp.where(possible[..., None], found.symbols, end),
-        jnp.where(possible, found.lengths, 0),
-        found.scores,
+    return _only_possible(
+        jax.lax.while_loop(goes_on, advance, _begin(state, empty, start)).beams, end
     )
 
 
@@ -138,6 +112,43 @@ def _begin(state, empty: Beams, start: int) -> _Search:
         finished=jnp.zeros(shape, bool),
         beams=empty,
         totals=empty.scores,
+    )
+
+
+def _advance(search: _Search, state, logits, *, end: int, length_penalty: float) -> _Search:
+    """One more symbol of every beam; state and logits are those after its last one."""
+    (batch, beams), num = search.last.shape, logits.shape[-1]
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32)).reshape(batch, beams, num)
+    log_probs = jnp.where(jnp.isnan(log_probs), -jnp.inf, log_probs)
+    ends = jnp.where(jnp.arange(num) == end, 0.0, -jnp.inf)[None, None]
+    log_probs = jnp.where(search.finished[..., None], ends, log_probs)
+    totals = search.totals[..., None] + log_probs
+    lengths = search.beams.lengths + ~search.finished
+    scores = totals / lengths[..., None].astype(jnp.float32) ** length_penalty
+    scores, chosen = jax.lax.top_k(scores.reshape(batch, beams * num), beams)
+    parents, symbols = chosen // num, (chosen % num).astype(jnp.int32)
+    finished, lengths, written = jax.tree.map(
+        lambda leaf: _of_parents(leaf, parents),
+        (search.finished, lengths, search.beams.symbols),
+    )
+    rows = (jnp.arange(batch)[:, None] * beams + parents).reshape(-1)
+    return _Search(
+        time=search.time + 1,
+        state=jax.tree.map(lambda leaf: leaf[rows], state),
+        last=symbols,
+        finished=finished | (symbols == end),
+        beams=Beams(written.at[:, :, search.time].set(symbols), lengths, scores),
+        totals=jnp.take_along_axis(totals.reshape(batch, beams * num), chosen, axis=1),
+    )
+
+
+def _only_possible(found: Beams, end: int) -> Beams:
+    """Empties the places of sequences whose probability is 0."""
+    possible = found.scores > -jnp.inf
+    return Beams(
+        jnp.where(possible[..., None], found.symbols, end),
+        jnp.where(possible, found.lengths, 0),
+        found.scores,
     )
 
 
