@@ -1,7 +1,6 @@
 """Any preset of any experiment as a workload, trained by the loop that all experiments share."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from experiments.optimizer_comparison.workload import (
 from structdl.errors import InputError, require_known
 from structdl.training.checkpoints import Checkpoints
 from structdl.training.configs import identity
-from structdl.training.logging import MetricsLog, Stopwatch
+from structdl.training.logging import MetricsLog, Stopwatch, read_rows
 from structdl.training.loop import Fit, fit
 from structdl.training.measure import measure
 from structdl.training.optimizers import OptimizerConfig, make_optimizer
@@ -118,8 +117,7 @@ def _outcomes(
 ) -> list[Outcome]:
     seconds, number = stopwatch.total(), len(result.seeds)
     curves = {seed: ([], []) for seed in result.seeds}
-    for line in (folder / METRICS).read_text().splitlines():
-        row = json.loads(line)
+    for row in read_rows(folder / METRICS):
         if (loss := row.get("validation_loss")) is not None and np.isfinite(loss):
             steps, losses = curves[row["seed"]]
             steps.append(row["step"])

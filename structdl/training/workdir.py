@@ -183,14 +183,14 @@ def _read_summary(path: Path, config) -> tuple[dict[str, Any], Any]:
 
 
 def _is_trained(path: Path, config) -> bool:
-    """Whether a run has taken all its steps, so that at most its pictures are missing."""
+    """True if a run has taken all its steps, so that at most its pictures are missing."""
     if not (path / SUMMARY).exists():
         return False
     return _read_summary(path, config)[1].run.num_steps == config.run.num_steps
 
 
 def _is_drawn(path: Path, summary: dict[str, Any]) -> bool:
-    """Whether all pictures of a run are there; the first version did not list them."""
+    """True if all pictures of a run are there; the first version did not list them."""
     folder = path / FIGURES
     if (listed := summary.get("figures")) is None:
         files = [*folder.glob("*")] or [folder / "none"]
@@ -232,7 +232,7 @@ def require_same(path: Path, before, config, *, trains: bool = True) -> None:
 
 
 def has_checkpoint(path: Path) -> bool:
-    """Whether a workdir has a checkpoint of any group of seeds."""
+    """True if a workdir has a checkpoint of any group of seeds."""
     entries = (path / CHECKPOINTS).glob("*/*")
     return any(entry.name.isdigit() and entry.parent.suffix != PART for entry in entries)
 
